@@ -3,11 +3,15 @@
 //! Invariant: every write says what it expects to replace. Two writers that read the same version
 //! cannot both succeed, whatever the store is made of.
 
+#![forbid(unsafe_code)]
+
 mod directory;
+mod run_lock;
 
 use std::fmt;
 
 pub use directory::DirectoryStore;
+pub use run_lock::{Holder, RunLock};
 
 use async_trait::async_trait;
 
