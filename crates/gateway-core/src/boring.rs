@@ -60,7 +60,12 @@ impl Interface for BoringInterface {
         PublicKey::from_bytes(self.public.to_bytes())
     }
 
-    fn session(&self, peer: PublicKey, preshared_key: Option<&PresharedKey>, index: u32) -> BoringSession {
+    fn session(
+        &self,
+        peer: PublicKey,
+        preshared_key: Option<&PresharedKey>,
+        index: u32,
+    ) -> BoringSession {
         let tunn = Tunn::new(
             self.private.clone(),
             x25519::PublicKey::from(*peer.as_bytes()),
@@ -69,7 +74,11 @@ impl Interface for BoringInterface {
             index,
             Some(Arc::clone(&self.unlimited)),
         );
-        BoringSession { tunn, ticked_at: Instant::now(), pending: Vec::new() }
+        BoringSession {
+            tunn,
+            ticked_at: Instant::now(),
+            pending: Vec::new(),
+        }
     }
 
     fn identify<'a>(
@@ -78,7 +87,10 @@ impl Interface for BoringInterface {
         datagram: &[u8],
         cookie_reply: &'a mut [u8],
     ) -> Result<Sender<'a>, DropReason> {
-        let packet = match self.limiter.verify_packet(Some(source), datagram, cookie_reply) {
+        let packet = match self
+            .limiter
+            .verify_packet(Some(source), datagram, cookie_reply)
+        {
             Ok(packet) => packet,
             Err(TunnResult::WriteToNetwork(reply)) => return Ok(Sender::Unproven(reply)),
             Err(TunnResult::Err(error)) => return Err(reason(&error)),
@@ -109,7 +121,11 @@ pub struct BoringSession {
 
 impl std::fmt::Debug for BoringSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BoringSession(handshake_age: {:?})", self.handshake_age())
+        write!(
+            f,
+            "BoringSession(handshake_age: {:?})",
+            self.handshake_age()
+        )
     }
 }
 
@@ -150,7 +166,9 @@ impl Session for BoringSession {
         }
         self.catch_up();
         match self.tunn.decapsulate(Some(source), datagram, out) {
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => Opened::Packet(packet),
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                Opened::Packet(packet)
+            }
             TunnResult::WriteToNetwork(reply) => Opened::Reply(reply),
             TunnResult::Done => Opened::Keepalive,
             TunnResult::Err(error) => Opened::Dropped(reason(&error)),
@@ -182,13 +200,19 @@ fn reason(error: &WireGuardError) -> DropReason {
     match error {
         WireGuardError::InvalidMac => DropReason::InvalidMac,
         WireGuardError::UnderLoad => DropReason::UnderLoad,
-        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => DropReason::ReplayedPacket,
-        WireGuardError::InvalidAeadTag | WireGuardError::WrongKey => DropReason::DecryptionFailed,
-        WireGuardError::NoCurrentSession | WireGuardError::WrongIndex | WireGuardError::ConnectionExpired => {
-            DropReason::UnknownSession
+        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => {
+            DropReason::ReplayedPacket
         }
-        WireGuardError::WrongTai64nTimestamp | WireGuardError::InvalidTai64nTimestamp => DropReason::HandshakeRejected,
-        WireGuardError::InvalidPacket | WireGuardError::IncorrectPacketLength => DropReason::MalformedDatagram,
+        WireGuardError::InvalidAeadTag | WireGuardError::WrongKey => DropReason::DecryptionFailed,
+        WireGuardError::NoCurrentSession
+        | WireGuardError::WrongIndex
+        | WireGuardError::ConnectionExpired => DropReason::UnknownSession,
+        WireGuardError::WrongTai64nTimestamp | WireGuardError::InvalidTai64nTimestamp => {
+            DropReason::HandshakeRejected
+        }
+        WireGuardError::InvalidPacket | WireGuardError::IncorrectPacketLength => {
+            DropReason::MalformedDatagram
+        }
         _ => DropReason::HandshakeRejected,
     }
 }

@@ -27,7 +27,12 @@ pub trait Interface {
     fn public_key(&self) -> PublicKey;
 
     /// Starts a session with a peer. `index` (24 bits) is found again in [`Sender::Index`].
-    fn session(&self, peer: PublicKey, preshared_key: Option<&PresharedKey>, index: u32) -> Self::Session;
+    fn session(
+        &self,
+        peer: PublicKey,
+        preshared_key: Option<&PresharedKey>,
+        index: u32,
+    ) -> Self::Session;
 
     /// Says whose datagram this is, without decrypting data. Handshakes are checked against the
     /// interface's key here, and under load (more than the configured handshakes a second, over

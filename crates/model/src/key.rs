@@ -25,12 +25,16 @@ fn parse(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
         return Err(KeyError::Malformed);
     }
     let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| KeyError::Malformed)?);
-    <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| KeyError::Malformed)
+    <[u8; 32]>::try_from(bytes.as_slice())
+        .map(Zeroizing::new)
+        .map_err(|_| KeyError::Malformed)
 }
 
 fn random() -> Zeroizing<[u8; 32]> {
     let mut bytes = Zeroizing::new([0; 32]);
-    rand::rngs::OsRng.try_fill_bytes(&mut *bytes).expect("the operating system's random source works");
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut *bytes)
+        .expect("the operating system's random source works");
     bytes
 }
 
@@ -53,7 +57,9 @@ impl PublicKey {
     /// (RFC 7748, section 6.1).
     fn is_weak(&self) -> bool {
         let probe = x25519_dalek::StaticSecret::from([0x42; 32]);
-        !probe.diffie_hellman(&x25519_dalek::PublicKey::from(self.0)).was_contributory()
+        !probe
+            .diffie_hellman(&x25519_dalek::PublicKey::from(self.0))
+            .was_contributory()
     }
 }
 
@@ -62,7 +68,11 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let key = Self(*parse(text)?);
-        if key.is_weak() { Err(KeyError::Weak) } else { Ok(key) }
+        if key.is_weak() {
+            Err(KeyError::Weak)
+        } else {
+            Ok(key)
+        }
     }
 }
 
@@ -185,8 +195,13 @@ mod tests {
     /// RFC 7748, section 6.1: Alice's key pair.
     #[test]
     fn public_key_matches_rfc_7748() {
-        let private: PrivateKey = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=".parse().unwrap();
-        assert_eq!(private.public_key().to_string(), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
+        let private: PrivateKey = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
+            .parse()
+            .unwrap();
+        assert_eq!(
+            private.public_key().to_string(),
+            "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+        );
     }
 
     #[test]
@@ -199,8 +214,18 @@ mod tests {
 
     #[test]
     fn malformed_and_weak_keys_are_refused() {
-        for text in ["", "x", "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo", &"A".repeat(44), &"\n".repeat(44)] {
-            assert_eq!(text.parse::<PublicKey>(), Err(KeyError::Malformed), "{text:?}");
+        for text in [
+            "",
+            "x",
+            "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo",
+            &"A".repeat(44),
+            &"\n".repeat(44),
+        ] {
+            assert_eq!(
+                text.parse::<PublicKey>(),
+                Err(KeyError::Malformed),
+                "{text:?}"
+            );
         }
         let zero = STANDARD.encode([0; 32]);
         assert_eq!(zero.parse::<PublicKey>(), Err(KeyError::Weak));
@@ -211,6 +236,9 @@ mod tests {
         let private = PrivateKey::generate();
         let preshared = PresharedKey::generate();
         let text = format!("{private:?} {preshared:?}");
-        assert!(!text.contains(private.to_base64().as_str()) && !text.contains(preshared.to_base64().as_str()));
+        assert!(
+            !text.contains(private.to_base64().as_str())
+                && !text.contains(preshared.to_base64().as_str())
+        );
     }
 }

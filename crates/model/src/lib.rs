@@ -9,8 +9,8 @@ pub mod name;
 pub mod network;
 
 pub use document::{
-    ClientSettings, Control, DocumentError, LastStop, Lease, LeaseDocument, Operation, Peer, PeerStatus, ServerConfig,
-    StatusDocument, StopReason,
+    ClientSettings, Control, DocumentError, LastStop, Lease, LeaseDocument, Operation, Peer,
+    PeerStatus, ServerConfig, StatusDocument, StopReason,
 };
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use name::{LeaseId, NameError, PeerName, Region};

@@ -97,7 +97,9 @@ impl LeaseId {
     /// A fresh identifier from the operating system's random source.
     pub fn generate() -> Self {
         let mut bytes = [0; 16];
-        rand::rngs::OsRng.try_fill_bytes(&mut bytes).expect("the operating system's random source works");
+        rand::rngs::OsRng
+            .try_fill_bytes(&mut bytes)
+            .expect("the operating system's random source works");
         Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
     }
 }
@@ -113,7 +115,18 @@ mod tests {
             assert_eq!(good.parse::<PeerName>().unwrap().as_str(), good);
         }
         let long = "x".repeat(300);
-        for bad in ["", ".", "..", "a/b", "a b", "a\nPostUp=x", "1234567890123456", "é", "a\0", long.as_str()] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a\nPostUp=x",
+            "1234567890123456",
+            "é",
+            "a\0",
+            long.as_str(),
+        ] {
             assert_eq!(bad.parse::<PeerName>(), Err(NameError::Peer), "{bad:?}");
         }
     }
@@ -121,7 +134,16 @@ mod tests {
     #[test]
     fn regions_hold_no_separator() {
         assert!("northeurope".parse::<Region>().is_ok());
-        for bad in ["", "-a", "9a", "a/b", "..", "North", "a\n", &"x".repeat(300)] {
+        for bad in [
+            "",
+            "-a",
+            "9a",
+            "a/b",
+            "..",
+            "North",
+            "a\n",
+            &"x".repeat(300),
+        ] {
             assert_eq!(bad.parse::<Region>(), Err(NameError::Region), "{bad:?}");
         }
     }

@@ -14,13 +14,17 @@ pub enum NetworkError {
     #[error("the tunnel network {0} must have a prefix length of 16 to 30")]
     Ipv4Prefix(Ipv4Net),
     /// Not inside the private ranges of RFC 1918 or the shared range of RFC 6598.
-    #[error("the tunnel network {0} must lie in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10")]
+    #[error(
+        "the tunnel network {0} must lie in 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10"
+    )]
     Ipv4NotPrivate(Ipv4Net),
     /// Not a unique local /64.
     #[error("the tunnel network {0} must be a /64 in fd00::/8 (RFC 4193)")]
     Ipv6(Ipv6Net),
     /// Every address is taken.
-    #[error("the tunnel network {0} has no free address; delete a peer, or choose a larger SERVER_NETWORK")]
+    #[error(
+        "the tunnel network {0} has no free address; delete a peer, or choose a larger SERVER_NETWORK"
+    )]
     Exhausted(Ipv4Net),
 }
 
@@ -49,7 +53,10 @@ impl TryFrom<Raw> for TunnelNetworks {
 
 impl From<TunnelNetworks> for Raw {
     fn from(networks: TunnelNetworks) -> Self {
-        Self { ipv4: networks.ipv4, ipv6: networks.ipv6 }
+        Self {
+            ipv4: networks.ipv4,
+            ipv6: networks.ipv6,
+        }
     }
 }
 
@@ -73,7 +80,9 @@ impl TunnelNetworks {
     /// Pairs `ipv4` with a random unique local /64 (RFC 4193, section 3.2).
     pub fn with_random_ula(ipv4: Ipv4Net) -> Result<Self, NetworkError> {
         let mut octets = [0; 16];
-        rand::rngs::OsRng.try_fill_bytes(&mut octets[1..6]).expect("the operating system's random source works");
+        rand::rngs::OsRng
+            .try_fill_bytes(&mut octets[1..6])
+            .expect("the operating system's random source works");
         octets[0] = 0xfd;
         Self::new(ipv4, Ipv6Net::new_assert(Ipv6Addr::from(octets), 64))
     }
@@ -95,7 +104,10 @@ impl TunnelNetworks {
 
     /// The lowest free pair of addresses, given the `allowed_ips` already assigned. Host number
     /// `n` of the IPv4 network goes with host number `n` of the IPv6 network.
-    pub fn lowest_free<'a>(&self, assigned: impl IntoIterator<Item = &'a IpNet>) -> Result<[IpNet; 2], NetworkError> {
+    pub fn lowest_free<'a>(
+        &self,
+        assigned: impl IntoIterator<Item = &'a IpNet>,
+    ) -> Result<[IpNet; 2], NetworkError> {
         let taken: HashSet<IpAddr> = assigned.into_iter().map(IpNet::addr).collect();
         let broadcast = (1_u32 << (32 - self.ipv4.prefix_len())) - 1;
         (2..broadcast)
@@ -136,11 +148,23 @@ mod tests {
 
     #[test]
     fn unsuitable_networks_are_refused() {
-        assert!(matches!(networks("8.8.8.0/24"), Err(NetworkError::Ipv4NotPrivate(_))));
-        assert!(matches!(networks("10.0.0.0/31"), Err(NetworkError::Ipv4Prefix(_))));
-        assert!(matches!(networks("10.0.0.0/8"), Err(NetworkError::Ipv4Prefix(_))));
+        assert!(matches!(
+            networks("8.8.8.0/24"),
+            Err(NetworkError::Ipv4NotPrivate(_))
+        ));
+        assert!(matches!(
+            networks("10.0.0.0/31"),
+            Err(NetworkError::Ipv4Prefix(_))
+        ));
+        assert!(matches!(
+            networks("10.0.0.0/8"),
+            Err(NetworkError::Ipv4Prefix(_))
+        ));
         let ipv4 = "10.8.0.0/24".parse().unwrap();
-        assert!(matches!(TunnelNetworks::new(ipv4, "2001:db8::/64".parse().unwrap()), Err(NetworkError::Ipv6(_))));
+        assert!(matches!(
+            TunnelNetworks::new(ipv4, "2001:db8::/64".parse().unwrap()),
+            Err(NetworkError::Ipv6(_))
+        ));
     }
 
     proptest! {

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, Extra, SCHEMA};
-use crate::{DEFAULT_MTU, MAX_MTU, MAX_PEERS, MIN_MTU, PeerName, PresharedKey, PublicKey, TunnelNetworks};
+use crate::{
+    DEFAULT_MTU, MAX_MTU, MAX_PEERS, MIN_MTU, PeerName, PresharedKey, PublicKey, TunnelNetworks,
+};
 
 /// The server configuration: tunnel networks and peers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,7 +93,14 @@ impl Default for ClientSettings {
 impl ServerConfig {
     /// A configuration without peers.
     pub fn new(networks: TunnelNetworks, ports: Vec<u16>) -> Self {
-        Self { schema: SCHEMA, revision: 0, networks, ports, peers: Vec::new(), extra: Extra::new() }
+        Self {
+            schema: SCHEMA,
+            revision: 0,
+            networks,
+            ports,
+            peers: Vec::new(),
+            extra: Extra::new(),
+        }
     }
 
     /// The peer of this name.
@@ -117,7 +126,10 @@ impl Control for ServerConfig {
 
     fn validate(&self) -> Result<(), String> {
         if self.peers.len() > MAX_PEERS {
-            return Err(format!("it has {} peers, at most {MAX_PEERS} are possible", self.peers.len()));
+            return Err(format!(
+                "it has {} peers, at most {MAX_PEERS} are possible",
+                self.peers.len()
+            ));
         }
         if self.ports.is_empty() || self.ports.contains(&0) {
             return Err("it must name at least one UDP port, and none may be 0".to_owned());
@@ -143,15 +155,21 @@ impl Control for ServerConfig {
                 _ => false,
             };
             if !inside {
-                return Err(format!("peer {name} must have one /32 and one /128 inside the tunnel networks"));
+                return Err(format!(
+                    "peer {name} must have one /32 and one /128 inside the tunnel networks"
+                ));
             }
             for address in peer.addresses() {
                 if gateway.contains(&address) || !addresses.insert(address) {
-                    return Err(format!("peer {name} has an address that is taken: {address}"));
+                    return Err(format!(
+                        "peer {name} has an address that is taken: {address}"
+                    ));
                 }
             }
             if !(MIN_MTU..=MAX_MTU).contains(&peer.client.mtu) {
-                return Err(format!("peer {name} has an MTU outside {MIN_MTU} to {MAX_MTU}"));
+                return Err(format!(
+                    "peer {name} has an MTU outside {MIN_MTU} to {MAX_MTU}"
+                ));
             }
         }
         Ok(())

@@ -90,7 +90,14 @@ pub enum StopReason {
 impl LeaseDocument {
     /// A document for a region where nothing has ever run.
     pub fn new(region: Region) -> Self {
-        Self { schema: SCHEMA, region, lease: None, operation: None, last_stop: None, extra: Extra::new() }
+        Self {
+            schema: SCHEMA,
+            region,
+            lease: None,
+            operation: None,
+            last_stop: None,
+            extra: Extra::new(),
+        }
     }
 }
 

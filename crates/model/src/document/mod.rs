@@ -77,25 +77,38 @@ pub trait Control: Serialize + DeserializeOwned {
         }
         let kind = Self::KIND;
         if bytes.len() > MAX_DOCUMENT_BYTES {
-            return Err(DocumentError::TooLarge { kind, bytes: bytes.len() });
+            return Err(DocumentError::TooLarge {
+                kind,
+                bytes: bytes.len(),
+            });
         }
         let malformed = |source| DocumentError::Malformed { kind, source };
         let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
         if head.schema > SCHEMA {
-            return Err(DocumentError::NewerSchema { kind, found: head.schema });
+            return Err(DocumentError::NewerSchema {
+                kind,
+                found: head.schema,
+            });
         }
         let document: Self = serde_json::from_slice(bytes).map_err(malformed)?;
-        document.validate().map_err(|reason| DocumentError::Inconsistent { kind, reason })?;
+        document
+            .validate()
+            .map_err(|reason| DocumentError::Inconsistent { kind, reason })?;
         Ok(document)
     }
 
     /// Writes a document, checked in the same way as when it is read.
     fn to_json(&self) -> Result<Vec<u8>, DocumentError> {
         let kind = Self::KIND;
-        self.validate().map_err(|reason| DocumentError::Inconsistent { kind, reason })?;
-        let bytes = serde_json::to_vec_pretty(self).map_err(|source| DocumentError::Malformed { kind, source })?;
+        self.validate()
+            .map_err(|reason| DocumentError::Inconsistent { kind, reason })?;
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|source| DocumentError::Malformed { kind, source })?;
         if bytes.len() > MAX_DOCUMENT_BYTES {
-            return Err(DocumentError::TooLarge { kind, bytes: bytes.len() });
+            return Err(DocumentError::TooLarge {
+                kind,
+                bytes: bytes.len(),
+            });
         }
         Ok(bytes)
     }

@@ -25,12 +25,16 @@ fn config() -> ServerConfig {
 #[test]
 fn a_configuration_survives_a_round_trip() {
     let config = config();
-    assert_eq!(ServerConfig::from_json(&config.to_json().unwrap()).unwrap(), config);
+    assert_eq!(
+        ServerConfig::from_json(&config.to_json().unwrap()).unwrap(),
+        config
+    );
 }
 
 #[test]
 fn unknown_fields_of_the_same_major_survive_a_rewrite() {
-    let mut value: serde_json::Value = serde_json::from_slice(&config().to_json().unwrap()).unwrap();
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&config().to_json().unwrap()).unwrap();
     value["colour"] = "blue".into();
     value["peers"][0]["shape"] = serde_json::json!({"round": true});
     value["peers"][0]["client"]["mood"] = 3.into();
@@ -42,7 +46,10 @@ fn unknown_fields_of_the_same_major_survive_a_rewrite() {
 #[test]
 fn a_newer_major_is_refused_even_when_its_shape_is_unknown() {
     let error = LeaseDocument::from_json(br#"{"schema":2,"everything":"different"}"#).unwrap_err();
-    assert!(matches!(error, DocumentError::NewerSchema { found: 2, .. }), "{error}");
+    assert!(
+        matches!(error, DocumentError::NewerSchema { found: 2, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -64,9 +71,15 @@ fn inconsistent_configurations_are_neither_read_nor_written() {
     for (number, break_it) in breaks.iter().enumerate() {
         let mut broken = config();
         break_it(&mut broken);
-        assert!(matches!(broken.to_json(), Err(DocumentError::Inconsistent { .. })), "break {number} was written");
+        assert!(
+            matches!(broken.to_json(), Err(DocumentError::Inconsistent { .. })),
+            "break {number} was written"
+        );
         let bytes = serde_json::to_vec(&broken).unwrap();
-        assert!(ServerConfig::from_json(&bytes).is_err(), "break {number} was read");
+        assert!(
+            ServerConfig::from_json(&bytes).is_err(),
+            "break {number} was read"
+        );
     }
 }
 
@@ -80,6 +93,8 @@ fn a_stop_reason_of_a_later_version_is_readable() {
 fn a_region_with_a_path_in_it_makes_the_document_unreadable() {
     let mut document = LeaseDocument::new("local".parse::<Region>().unwrap());
     document.operation = None;
-    let text = String::from_utf8(document.to_json().unwrap()).unwrap().replace("local", "../x");
+    let text = String::from_utf8(document.to_json().unwrap())
+        .unwrap()
+        .replace("local", "../x");
     assert!(LeaseDocument::from_json(text.as_bytes()).is_err());
 }

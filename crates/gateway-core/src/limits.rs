@@ -1,0 +1,37 @@
+//! How much peers may use.
+
+/// Bounds on flows and memory. At a bound new flows are refused and counted; old ones live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows in all: TCP connections, UDP mappings and echo mappings.
+    pub flows: usize,
+    /// Flows of one peer.
+    pub flows_per_peer: usize,
+    /// Connects of one peer that are not finished.
+    pub half_open_per_peer: usize,
+    /// Bytes of TCP buffers in all.
+    pub tcp_buffer_bytes: usize,
+}
+
+/// Descriptors kept back for documents, the WireGuard socket, status and logs.
+const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Memory is spent only as data passes (fresh pages are the kernel's zero page), so the cap is on
+/// address space and is set well above what is ever resident.
+const TCP_BUFFER_BYTES: usize = 512 * 1024 * 1024;
+
+impl Limits {
+    /// The limits that follow from the number of file descriptors the process may open.
+    pub fn for_descriptors(descriptors: usize) -> Self {
+        let flows = descriptors
+            .saturating_sub(RESERVED_DESCRIPTORS)
+            .clamp(16, 65_536);
+        let flows_per_peer = (flows / 2).max(16);
+        Self {
+            flows,
+            flows_per_peer,
+            half_open_per_peer: (flows_per_peer / 2).min(512),
+            tcp_buffer_bytes: TCP_BUFFER_BYTES,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Inner packets: what can be read from them, and the few that the gateway makes itself.
+//!
+//! Invariant: a [`Parsed`] has headers that lie inside the packet. Nothing here panics or
+//! allocates on account of what a peer sends.
+
+mod icmp;
+mod icmpv6;
+mod ipv4;
+mod segment;
+
+pub(crate) use icmp::{
+    EchoRequest, Unreachable, echo_reply, echo_request, time_exceeded, unreachable,
+};
+pub(crate) use icmpv6::no_route;
+pub(crate) use ipv4::{
+    Fragment, Parsed, Version, decrement_ttl, fragments, udp_datagram, udp_payload, version,
+};
+pub(crate) use segment::{ports_and_flags, reset_for, verify_segment};
+
+/// Length of an IPv4 header without options (RFC 791, section 3.1).
+pub(crate) const IPV4_HEADER: usize = 20;
+
+/// Length of a UDP header (RFC 768).
+pub(crate) const UDP_HEADER: usize = 8;
+
+/// Length of an ICMP echo header (RFC 792).
+pub(crate) const ICMP_HEADER: usize = 8;
+
+/// Hop limit of packets that begin here.
+pub(crate) const TTL: u8 = 64;

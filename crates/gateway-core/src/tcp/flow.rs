@@ -1,0 +1,104 @@
+//! One TCP connection and its deadlines.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use super::terminator::Terminator;
+use crate::peers::PeerIndex;
+use crate::timers::Armed;
+
+/// How long an open connection may be silent (RFC 5382, REQ-5: not less than 2 h 4 min).
+pub(crate) const ESTABLISHED_IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+
+/// How long a connection may take to open, to close, or to acknowledge (RFC 5382, REQ-5: not less
+/// than 4 min for a transitory connection).
+pub(crate) const TRANSITORY: Duration = Duration::from_secs(4 * 60);
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// The outside has been asked; the peer's SYN waits here.
+    Connecting { syn: Box<[u8]> },
+    /// Both sides are connected.
+    Open(Box<Terminator>),
+}
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) peer: PeerIndex,
+    pub(super) inside: SocketAddrV4,
+    pub(super) outside: SocketAddrV4,
+    pub(super) state: State,
+    /// When the peer was last heard.
+    pub(super) last_heard: Instant,
+    /// When the outside last sent.
+    pub(super) last_sent: Instant,
+    /// The peer's FIN has been passed on.
+    pub(super) peer_finished: bool,
+    /// The outside's FIN has been passed on.
+    pub(super) outside_finished: bool,
+    /// The shell has been told to release the socket.
+    pub(super) released: bool,
+    /// The outside has more, and there was no room.
+    pub(super) wants_room: bool,
+    /// The shell has been told and has not come yet.
+    pub(super) ready_announced: bool,
+    /// It is among those that [`super::TcpFlows::flush`] looks at.
+    pub(super) unsettled: bool,
+    pub(super) armed: Armed,
+}
+
+impl Flow {
+    pub(super) fn connecting(
+        peer: PeerIndex,
+        inside: SocketAddrV4,
+        outside: SocketAddrV4,
+        syn: &[u8],
+        now: Instant,
+    ) -> Self {
+        Self {
+            peer,
+            inside,
+            outside,
+            state: State::Connecting { syn: syn.into() },
+            last_heard: now,
+            last_sent: now,
+            peer_finished: false,
+            outside_finished: false,
+            released: false,
+            // The outside may speak first: the shell is told as soon as there is room at all.
+            wants_room: true,
+            ready_announced: false,
+            unsettled: false,
+            armed: None,
+        }
+    }
+
+    /// Whether both directions have ended in good order.
+    pub(super) fn finished(&self) -> bool {
+        self.peer_finished && self.outside_finished
+    }
+
+    /// When it is given up for silence.
+    pub(super) fn idle_deadline(&self) -> Instant {
+        match &self.state {
+            State::Connecting { .. } => self.last_heard + TRANSITORY,
+            State::Open(terminator) if self.finished() || terminator.awaits_acknowledgement() => {
+                self.last_heard + TRANSITORY
+            }
+            State::Open(_) => self.last_heard.max(self.last_sent) + ESTABLISHED_IDLE,
+        }
+    }
+
+    /// When it must be looked at again.
+    pub(super) fn deadline(&mut self, now: Instant) -> Instant {
+        let idle = self.idle_deadline();
+        match &mut self.state {
+            State::Connecting { .. } => idle,
+            // "At once" has just been tried by whoever asks: never spin on it.
+            State::Open(terminator) => terminator
+                .poll_at(now)
+                .map_or(idle, |due| due.min(idle))
+                .max(now + Duration::from_millis(1)),
+        }
+    }
+}

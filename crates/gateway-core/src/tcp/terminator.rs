@@ -1,0 +1,299 @@
+//! One end of a TCP connection with a peer, by smoltcp.
+//!
+//! This is the seam behind which another TCP can be put. Each connection has an interface and a
+//! socket set of its own, since smoltcp looks at every socket of a set for every packet.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint, Ipv4Cidr};
+
+/// Delay of acknowledgements that carry nothing. Every second full segment is answered at once
+/// (RFC 5681, section 4.2).
+const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
+
+/// The connection, as seen from the peer: this side plays the outside host.
+pub(crate) struct Terminator {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    started: Instant,
+    mtu: usize,
+    buffer_bytes: usize,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The handshake is not finished.
+    Opening,
+    /// Data may flow, at least in one direction.
+    Open,
+    /// Both sides have said their last; late segments are still answered.
+    Lingering,
+    /// It is over.
+    Closed,
+}
+
+impl std::fmt::Debug for Terminator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Terminator({:?}, {} bytes)",
+            self.socket().state(),
+            self.buffer_bytes
+        )
+    }
+}
+
+impl Terminator {
+    /// Answers `syn`, which a peer sent to `outside`, with buffers of `capacity` bytes each way.
+    pub(crate) fn accept(
+        now: Instant,
+        outside: SocketAddrV4,
+        mtu: u16,
+        capacity: usize,
+        seed: u64,
+        syn: &[u8],
+    ) -> Self {
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mtu = usize::from(mtu);
+        let mut link = Link {
+            mtu,
+            incoming: None,
+            emit: &mut |_| {},
+        };
+        let mut interface = Interface::new(config, &mut link, smoltcp::time::Instant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            // A prefix of 0 puts every peer on the link: no route is needed.
+            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(*outside.ip(), 0)));
+        });
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; capacity]),
+            SocketBuffer::new(vec![0; capacity]),
+        );
+        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_ack_delay(Some(ACK_DELAY));
+        // The outside end decides what is worth a segment; waiting here would add its delay twice.
+        socket.set_nagle_enabled(false);
+        let endpoint = IpListenEndpoint {
+            addr: Some((*outside.ip()).into()),
+            port: outside.port(),
+        };
+        let listening = socket.listen(endpoint);
+        debug_assert!(
+            listening.is_ok(),
+            "a fresh socket can listen on a port that is not 0"
+        );
+        let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
+        let handle = sockets.add(socket);
+        let mut terminator = Self {
+            interface,
+            sockets,
+            handle,
+            started: now,
+            mtu,
+            buffer_bytes: 2 * capacity,
+        };
+        terminator.handle_packet(now, syn, &mut |_| {});
+        terminator
+    }
+
+    /// Bytes of buffer it holds.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    /// Takes a packet of the peer. An answer that cannot wait goes to `emit`.
+    pub(crate) fn handle_packet(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        emit: &mut dyn FnMut(&[u8]),
+    ) {
+        let now = self.time(now);
+        let mut link = Link {
+            mtu: self.mtu,
+            incoming: Some(packet),
+            emit,
+        };
+        self.interface
+            .poll_ingress_single(now, &mut link, &mut self.sockets);
+    }
+
+    /// Gives every packet that is due to `emit`.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, emit: &mut dyn FnMut(&[u8])) {
+        let time = self.time(now);
+        let mut emitted = 0_u32;
+        loop {
+            let before = emitted;
+            let mut count = |packet: &[u8]| {
+                emitted += 1;
+                emit(packet);
+            };
+            let mut link = Link {
+                mtu: self.mtu,
+                incoming: None,
+                emit: &mut count,
+            };
+            self.interface
+                .poll_egress(time, &mut link, &mut self.sockets);
+            if emitted == before {
+                return;
+            }
+        }
+    }
+
+    /// When [`Self::poll_transmit`] is due again without other input.
+    pub(crate) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        let time = self.time(now);
+        let due = self.interface.poll_at(time, &self.sockets)?;
+        Some(self.started + Duration::from_micros(due.total_micros().max(0) as u64))
+    }
+
+    /// Lends what the peer has sent; `take` says how much of it is done with.
+    pub(crate) fn receive(&mut self, take: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        let socket = self.socket_mut();
+        if !socket.can_recv() {
+            return 0;
+        }
+        socket
+            .recv(|bytes| {
+                let taken = take(bytes);
+                (taken, taken)
+            })
+            .unwrap_or(0)
+    }
+
+    /// Lends room for what the peer shall get; `fill` says how much of it is filled.
+    pub(crate) fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        let socket = self.socket_mut();
+        if !socket.can_send() {
+            return 0;
+        }
+        socket
+            .send(|room| {
+                let filled = fill(room);
+                (filled, filled)
+            })
+            .unwrap_or(0)
+    }
+
+    /// Whether there is something to [`Self::receive`].
+    pub(crate) fn has_received(&self) -> bool {
+        self.socket().can_recv()
+    }
+
+    /// Whether a [`Self::send`] would find a useful amount of room: a quarter of the buffer, so
+    /// that a full buffer is not topped up by the byte.
+    pub(crate) fn has_room(&self) -> bool {
+        let socket = self.socket();
+        socket.can_send()
+            && socket.send_capacity() - socket.send_queue() >= socket.send_capacity() / 4
+    }
+
+    /// Whether the peer has said its last and all of it was received.
+    pub(crate) fn peer_has_finished(&self) -> bool {
+        let socket = self.socket();
+        !matches!(
+            socket.state(),
+            State::Listen | State::SynReceived | State::Closed
+        ) && !socket.may_recv()
+    }
+
+    /// Whether something sent has not been acknowledged.
+    pub(crate) fn awaits_acknowledgement(&self) -> bool {
+        self.socket().send_queue() > 0
+    }
+
+    /// Sends what is left, then says that it was the last.
+    pub(crate) fn close(&mut self) {
+        self.socket_mut().close();
+    }
+
+    /// Ends the connection at once; the peer gets a reset with the next [`Self::poll_transmit`].
+    pub(crate) fn abort(&mut self) {
+        self.socket_mut().abort();
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.socket().state() {
+            State::SynReceived | State::SynSent => Phase::Opening,
+            State::Closed | State::Listen => Phase::Closed,
+            State::TimeWait => Phase::Lingering,
+            _ => Phase::Open,
+        }
+    }
+
+    fn socket(&self) -> &Socket<'static> {
+        self.sockets.get(self.handle)
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    fn time(&self, now: Instant) -> smoltcp::time::Instant {
+        let micros = now.saturating_duration_since(self.started).as_micros();
+        smoltcp::time::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+}
+
+/// The wire, for the length of one call.
+struct Link<'a> {
+    mtu: usize,
+    incoming: Option<&'a [u8]>,
+    emit: &'a mut dyn FnMut(&[u8]),
+}
+
+struct Incoming<'a>(&'a [u8]);
+
+struct Outgoing<'a>(&'a mut dyn FnMut(&[u8]));
+
+impl Device for Link<'_> {
+    type RxToken<'t>
+        = Incoming<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Outgoing<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
+        self.incoming
+            .take()
+            .map(|packet| (Incoming(packet), Outgoing(&mut *self.emit)))
+    }
+
+    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
+        Some(Outgoing(&mut *self.emit))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.mtu;
+        capabilities
+    }
+}
+
+impl RxToken for Incoming<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+impl TxToken for Outgoing<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut packet = [0; popup_model::MAX_MTU as usize];
+        let packet = &mut packet[..len.min(usize::from(popup_model::MAX_MTU))];
+        let result = f(packet);
+        (self.0)(packet);
+        result
+    }
+}
