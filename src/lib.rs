@@ -1,0 +1,3 @@
+//! The handler, and the check of a client configuration.
+
+pub mod check;
