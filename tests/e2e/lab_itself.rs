@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use popup_model::PrivateKey;
 
-use crate::lab::{Client, Internet, Lab, OUTER, Settings, UDP_PORT, Userspace, eventually, pattern, sha256};
+use crate::lab::{
+    Client, Internet, Lab, OUTER, Settings, UDP_PORT, Userspace, eventually, pattern, sha256,
+};
 
 /// A server of the ordinary kind on the host, and the file for its only client.
 fn ordinary_server(lab: &Lab) -> String {
@@ -25,7 +27,9 @@ fn ordinary_server(lab: &Lab) -> String {
          echo 1 >/proc/sys/net/ipv4/ip_forward",
         file.display()
     ));
-    lab.internet.namespace().shell("ip route add 10.8.0.0/24 via 203.0.113.1");
+    lab.internet
+        .namespace()
+        .shell("ip route add 10.8.0.0/24 via 203.0.113.1");
     format!(
         "[Interface]\nPrivateKey = {}\nAddress = 10.8.0.2/32\nDNS = {}\nMTU = 1420\n\n[Peer]\nPublicKey = {}\n\
          AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = {OUTER}:{UDP_PORT}\nPersistentKeepalive = 25\n",
@@ -37,7 +41,10 @@ fn ordinary_server(lab: &Lab) -> String {
 
 fn browses(client: &Client) {
     eventually(Duration::from_secs(10), "a ping through the tunnel", || {
-        client.run(3, &["ping", "-c1", "-W1", Internet::ADDRESS]).succeeded().then_some(())
+        client
+            .run(3, &["ping", "-c1", "-W1", Internet::ADDRESS])
+            .succeeded()
+            .then_some(())
     });
     let url = format!("http://{}/bytes/1000000", Internet::NAME);
     let page = client.curl(20, &[&url]).expect("HTTP by name");
@@ -52,9 +59,17 @@ fn an_ordinary_server_carries_wireguard_go() {
     client.up(&conf, Userspace::WireguardGo);
     browses(&client);
     let refused = client.curl(5, &["http://203.0.113.10:81/"]);
-    assert!(refused.text().contains("refused") || refused.text().contains("connect"), "{}", refused.text());
+    assert!(
+        refused.text().contains("refused") || refused.text().contains("connect"),
+        "{}",
+        refused.text()
+    );
     client.down();
-    assert!(!client.run(3, &["ping", "-c1", "-W1", Internet::ADDRESS]).succeeded());
+    assert!(
+        !client
+            .run(3, &["ping", "-c1", "-W1", Internet::ADDRESS])
+            .succeeded()
+    );
 }
 
 #[test]
@@ -70,9 +85,18 @@ fn an_ordinary_server_carries_boringtun() {
 fn nothing_leaves_the_host_by_itself() {
     let lab = Lab::new(Settings::default());
     let client = lab.client();
-    client.namespace.shell(&format!("ip route add default via {OUTER}"));
+    client
+        .namespace
+        .shell(&format!("ip route add default via {OUTER}"));
     assert!(client.run(2, &["ping", "-c1", "-W1", OUTER]).succeeded());
-    assert!(!client.run(3, &["ping", "-c1", "-W1", Internet::ADDRESS]).succeeded());
-    let reachable = lab.host.namespace.run(Duration::from_secs(3), &["ping", "-c1", "-W1", Internet::ADDRESS]);
+    assert!(
+        !client
+            .run(3, &["ping", "-c1", "-W1", Internet::ADDRESS])
+            .succeeded()
+    );
+    let reachable = lab.host.namespace.run(
+        Duration::from_secs(3),
+        &["ping", "-c1", "-W1", Internet::ADDRESS],
+    );
     reachable.expect("the host reaches the internet");
 }

@@ -29,7 +29,10 @@ pub struct Client {
 
 impl Client {
     pub(super) fn new(host: &Host) -> Self {
-        let directory = tempfile::Builder::new().prefix("popup-client-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("popup-client-")
+            .tempdir()
+            .unwrap();
         fs::write(directory.path().join("resolv.conf"), "").unwrap();
         let namespace = Namespace::new(&format!(
             "ip link set lo up
@@ -40,7 +43,11 @@ impl Client {
             directory.path().display()
         ));
         let address = host.attach(&namespace);
-        Self { namespace, address, directory }
+        Self {
+            namespace,
+            address,
+            directory,
+        }
     }
 
     /// `wg-quick up ./popup.conf`, with the file as it is.
@@ -58,12 +65,14 @@ impl Client {
                 "{TOOLS} has no boringtun-cli: run `scripts/tools.sh boringtun-cli`, or `make test`"
             );
         }
-        self.wg_quick(choice, "up").expect("wg-quick up ./popup.conf");
+        self.wg_quick(choice, "up")
+            .expect("wg-quick up ./popup.conf");
     }
 
     /// `wg-quick down ./popup.conf`.
     pub fn down(&self) {
-        self.wg_quick("", "down").expect("wg-quick down ./popup.conf");
+        self.wg_quick("", "down")
+            .expect("wg-quick down ./popup.conf");
     }
 
     fn wg_quick(&self, environment: &str, verb: &str) -> Finished {
@@ -71,19 +80,30 @@ impl Client {
         let script = format!(
             "cd '{directory}' && exec env PATH=\"$PATH:{TOOLS}\" {environment} wg-quick {verb} ./popup.conf </dev/null >wg-quick.log 2>&1"
         );
-        let mut finished = self.namespace.run(Duration::from_secs(30), &["sh", "-c", &script]);
-        finished.output.stderr = fs::read(self.directory.path().join("wg-quick.log")).unwrap_or_default();
+        let mut finished = self
+            .namespace
+            .run(Duration::from_secs(30), &["sh", "-c", &script]);
+        finished.output.stderr =
+            fs::read(self.directory.path().join("wg-quick.log")).unwrap_or_default();
         finished
     }
 
     /// Runs a program on the machine.
     pub fn run(&self, patience_s: u64, arguments: &[&str]) -> Finished {
-        self.namespace.run(Duration::from_secs(patience_s), arguments)
+        self.namespace
+            .run(Duration::from_secs(patience_s), arguments)
     }
 
     /// `curl` with a time limit; the answer's body is on its output.
     pub fn curl(&self, patience_s: u64, arguments: &[&str]) -> Finished {
-        let mut all = vec!["curl", "--silent", "--show-error", "--fail", "--noproxy", "*"];
+        let mut all = vec![
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--noproxy",
+            "*",
+        ];
         all.extend_from_slice(arguments);
         self.run(patience_s, &all)
     }

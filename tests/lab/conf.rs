@@ -12,7 +12,8 @@ impl Conf {
     /// The value of `key`, which must be there.
     #[track_caller]
     pub fn value(&self, key: &str) -> &str {
-        self.optional(key).unwrap_or_else(|| panic!("no {key} in\n{}", self.0))
+        self.optional(key)
+            .unwrap_or_else(|| panic!("no {key} in\n{}", self.0))
     }
 
     /// The value of `key`.
@@ -26,10 +27,21 @@ impl Conf {
     /// The same file with another value for `key`.
     pub fn with(&self, key: &str, value: &str) -> Self {
         let old = self.value(key);
-        Self(self.0.lines().map(|line| {
-            let same = line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
-            if same { format!("{}\n", line.replacen(old, value, 1)) } else { format!("{line}\n") }
-        }).collect())
+        Self(
+            self.0
+                .lines()
+                .map(|line| {
+                    let same = line
+                        .split_once('=')
+                        .is_some_and(|(name, _)| name.trim() == key);
+                    if same {
+                        format!("{}\n", line.replacen(old, value, 1))
+                    } else {
+                        format!("{line}\n")
+                    }
+                })
+                .collect(),
+        )
     }
 
     pub fn private_key(&self) -> PrivateKey {
@@ -41,7 +53,8 @@ impl Conf {
     }
 
     pub fn preshared_key(&self) -> Option<PresharedKey> {
-        self.optional("PresharedKey").map(|key| key.parse().unwrap())
+        self.optional("PresharedKey")
+            .map(|key| key.parse().unwrap())
     }
 
     pub fn endpoint(&self) -> SocketAddr {
@@ -53,10 +66,5 @@ impl Conf {
         let addresses = self.value("Address").split(',');
         let mut v4 = addresses.filter_map(|address| address.trim().split('/').next()?.parse().ok());
         v4.next().expect("an IPv4 address")
-    }
-
-    /// The peer's IPv6 address in the tunnel.
-    pub fn address_v6(&self) -> Option<std::net::Ipv6Addr> {
-        self.value("Address").split(',').find_map(|address| address.trim().split('/').next()?.parse().ok())
     }
 }

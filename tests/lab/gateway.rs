@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use popup_model::document::Control;
 use popup_model::{
-    ClientSettings, Lease, LeaseDocument, LeaseId, Peer, PrivateKey, Region, ServerConfig, StatusDocument,
-    TunnelNetworks,
+    ClientSettings, Lease, LeaseDocument, LeaseId, Peer, PrivateKey, Region, ServerConfig,
+    StatusDocument, TunnelNetworks,
 };
 use popup_store::{Container, DirectoryStore, DocumentStore as _, Expect};
 
@@ -29,12 +29,8 @@ impl Documents {
 
     /// `config.json`.
     pub fn config(&self) -> ServerConfig {
-        self.read(Container::Control, "config.json").expect("there is a config.json")
-    }
-
-    /// `local.lease.json`.
-    pub fn lease(&self) -> LeaseDocument {
-        self.read(Container::Control, "local.lease.json").expect("there is a lease document")
+        self.read(Container::Control, "config.json")
+            .expect("there is a config.json")
     }
 
     /// `local.status.json`.
@@ -44,11 +40,17 @@ impl Documents {
 
     /// A drop counter of the gateway; 0 when it has none of this name.
     pub fn drops(&self, reason: &str) -> u64 {
-        self.status().and_then(|status| status.drops.get(reason).copied()).unwrap_or(0)
+        self.status()
+            .and_then(|status| status.drops.get(reason).copied())
+            .unwrap_or(0)
     }
 
     /// Changes `config.json`, or begins with `new`.
-    pub fn change_config(&self, new: impl Fn() -> ServerConfig + Sync, change: impl Fn(&mut ServerConfig) + Sync) {
+    pub fn change_config(
+        &self,
+        new: impl Fn() -> ServerConfig + Sync,
+        change: impl Fn(&mut ServerConfig) + Sync,
+    ) {
         self.change("config.json", new, |config| {
             change(config);
             config.revision += 1;
@@ -68,14 +70,23 @@ impl Documents {
         })
     }
 
-    fn change<T: Control>(&self, name: &str, new: impl Fn() -> T + Sync, change: impl Fn(&mut T) + Sync) {
+    fn change<T: Control>(
+        &self,
+        name: &str,
+        new: impl Fn() -> T + Sync,
+        change: impl Fn(&mut T) + Sync,
+    ) {
         as_nobody(|| {
             let store = DirectoryStore::open(&self.root).unwrap();
             eventually(Duration::from_secs(5), "a write without conflict", || {
-                let (mut document, expect) = match wait_for(store.read(Container::Control, name)).unwrap() {
-                    Some(stored) => (T::from_json(&stored.bytes).unwrap(), Expect::Version(stored.version)),
-                    None => (new(), Expect::Absent),
-                };
+                let (mut document, expect) =
+                    match wait_for(store.read(Container::Control, name)).unwrap() {
+                        Some(stored) => (
+                            T::from_json(&stored.bytes).unwrap(),
+                            Expect::Version(stored.version),
+                        ),
+                        None => (new(), Expect::Absent),
+                    };
                 change(&mut document);
                 let bytes = document.to_json().unwrap();
                 wait_for(store.write(Container::Control, name, &bytes, &expect)).ok()
@@ -113,7 +124,7 @@ impl<'host> Gateway<'host> {
         let process = host
             .unprivileged("popup-gateway")
             .env("VPN_STATE_DIR", "/mnt/state")
-            .env("VPN_REGION", "local")
+            .env("REGION", "local")
             .env("LEASE_ID", lease.as_str())
             .env("LEASE_EXPIRES_AT", expires_at.to_string())
             .stdin(Stdio::null())
@@ -121,9 +132,17 @@ impl<'host> Gateway<'host> {
             .stderr(log)
             .spawn()
             .unwrap();
-        let gateway = Self { host, process, documents, lease };
+        let gateway = Self {
+            host,
+            process,
+            documents,
+            lease,
+        };
         eventually(Duration::from_secs(20), "the gateway is ready", || {
-            gateway.documents.status().filter(|status| status.ready && status.lease_id == gateway.lease)
+            gateway
+                .documents
+                .status()
+                .filter(|status| status.ready && status.lease_id == gateway.lease)
         });
         gateway
     }
@@ -149,7 +168,9 @@ impl<'host> Gateway<'host> {
         });
         let config = self.documents.config();
         let status = eventually(Duration::from_secs(10), "the peer is in force", || {
-            self.documents.status().filter(|status| status.config_revision >= config.revision)
+            self.documents
+                .status()
+                .filter(|status| status.config_revision >= config.revision)
         });
         let peer = config.peer(&name.parse().unwrap()).unwrap();
         Conf(format!(
@@ -166,7 +187,9 @@ impl<'host> Gateway<'host> {
     /// Waits until the process has ended.
     #[track_caller]
     pub fn ended(&mut self, patience: Duration) -> ExitStatus {
-        eventually(patience, "the gateway ends", || self.process.try_wait().unwrap())
+        eventually(patience, "the gateway ends", || {
+            self.process.try_wait().unwrap()
+        })
     }
 
     /// Whether it runs.
@@ -202,5 +225,8 @@ fn new_config() -> ServerConfig {
 }
 
 fn wait_for<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(work)
 }

@@ -9,7 +9,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::namespace::kill;
-use super::{Answer, Client, Conf, Documents, Host, Internet, OUTER, Request, UDP_PORT, eventually};
+use super::{
+    Answer, Client, Conf, Documents, Host, Internet, OUTER, Request, UDP_PORT, eventually,
+};
 
 /// A running handler.
 #[derive(Debug)]
@@ -31,7 +33,11 @@ impl<'host> Handler<'host> {
     /// The same with further environment variables.
     pub fn start_with(host: &'host Host, environment: &[(&str, &str)]) -> Self {
         let log = host.directory().join("handler.log");
-        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let process = host
             .unprivileged("popup-vpn")
             .env("FUNCTIONS_CUSTOMHANDLER_PORT", Self::PORT.to_string())
@@ -55,20 +61,29 @@ impl<'host> Handler<'host> {
     /// Sends a request, which must be answered.
     #[track_caller]
     pub fn call(&self, request: Request) -> Answer {
-        request.send(&self.host.namespace, Self::PORT).unwrap_or_else(|| panic!("no answer to {request:?}"))
+        request
+            .send(&self.host.namespace, Self::PORT)
+            .unwrap_or_else(|| panic!("no answer to {request:?}"))
     }
 
     /// `POST /api/start-vpn`; the answer must be 200.
     #[track_caller]
     pub fn start_vpn(&self, body: &Value) -> Value {
-        self.call(Request::post("/api/start-vpn").json(body)).expect(200).json()
+        self.call(Request::post("/api/start-vpn").json(body))
+            .expect(200)
+            .json()
     }
 
     /// Starts the VPN if need be and adds a peer that asks the lab's resolver.
     #[track_caller]
     pub fn add_peer(&self, name: &str) -> Conf {
         let answer = self.start_vpn(&json!({"peer": {"name": name}, "dns": [Internet::DNS]}));
-        Conf(answer["clientConfig"].as_str().unwrap_or_else(|| panic!("no clientConfig in {answer:#}")).to_owned())
+        Conf(
+            answer["clientConfig"]
+                .as_str()
+                .unwrap_or_else(|| panic!("no clientConfig in {answer:#}"))
+                .to_owned(),
+        )
     }
 
     /// `POST /api/stop-vpn`; the answer must be 200.
@@ -80,7 +95,9 @@ impl<'host> Handler<'host> {
     /// `GET /api/vpn-status`.
     #[track_caller]
     pub fn status(&self) -> Value {
-        self.call(Request::get("/api/vpn-status")).expect(200).json()
+        self.call(Request::get("/api/vpn-status"))
+            .expect(200)
+            .json()
     }
 
     /// The documents this handler writes.
@@ -88,12 +105,26 @@ impl<'host> Handler<'host> {
         Documents::of(self.host)
     }
 
+    /// Asks the handler to end, and waits until it has.
+    pub fn terminate(mut self) {
+        self.signal(Signal::TERM);
+        let process = &mut self.process;
+        let status = eventually(Duration::from_secs(20), "the handler ends", || {
+            process.try_wait().unwrap()
+        });
+        assert_eq!(status.code(), Some(0));
+    }
+
     /// Ends the handler as an emergency would.
     pub fn kill(mut self) {
-        for pid in self.host.namespace.processes("popup-vpn") {
-            kill(pid, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         self.process.wait().ok();
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.host.namespace.processes("popup-vpn") {
+            kill(pid, signal);
+        }
     }
 
     /// Kills the gateway that the handler has started.
@@ -122,8 +153,21 @@ impl<'host> Handler<'host> {
             env!("CARGO_BIN_EXE_popup-vpn")
         ));
         let file = file.display().to_string();
-        let mut all = vec!["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
-        all.extend_from_slice(&["--inh-caps=-all", "--no-new-privs", "--", "/mnt/popup-vpn", "check", &file]);
+        let mut all = vec![
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+        ];
+        all.extend_from_slice(&[
+            "--inh-caps=-all",
+            "--no-new-privs",
+            "--",
+            "/mnt/popup-vpn",
+            "check",
+            &file,
+        ]);
         all.extend_from_slice(arguments);
         client.run(60, &all)
     }
@@ -133,11 +177,9 @@ impl Drop for Handler<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("---- log of handler and gateway\n{}", self.log());
-            return;
         }
-        for pid in self.host.namespace.processes("popup-vpn") {
-            kill(pid, Signal::TERM);
-        }
+        // The box ends whatever is left.
+        self.signal(Signal::KILL);
         self.process.wait().ok();
     }
 }

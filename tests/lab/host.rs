@@ -1,10 +1,10 @@
 //! The box in which the product runs.
 
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
@@ -31,7 +31,10 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ping_sockets: true, low_ports: false }
+        Self {
+            ping_sockets: true,
+            low_ports: false,
+        }
     }
 }
 
@@ -40,13 +43,16 @@ impl Default for Settings {
 pub struct Host {
     pub namespace: Namespace,
     directory: TempDir,
-    clients: Cell<u8>,
+    clients: AtomicU8,
 }
 
 impl Host {
     pub(super) fn new(settings: Settings) -> Self {
         let programs = programs();
-        let directory = tempfile::Builder::new().prefix("popup-lab-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("popup-lab-")
+            .tempdir()
+            .unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let state = directory.path().join("state");
         fs::create_dir(&state).unwrap();
@@ -67,16 +73,28 @@ impl Host {
              echo '{low}' >/proc/sys/net/ipv4/ip_unprivileged_port_start",
             programs = programs.display(),
             state = state.display(),
-            ping = if settings.ping_sockets { "0 2147483647" } else { "1 0" },
+            ping = if settings.ping_sockets {
+                "0 2147483647"
+            } else {
+                "1 0"
+            },
             low = if settings.low_ports { 0 } else { 1024 },
         );
-        Self { namespace: Namespace::new(&setup), directory, clients: Cell::new(0) }
+        Self {
+            namespace: Namespace::new(&setup),
+            directory,
+            clients: AtomicU8::new(0),
+        }
     }
 
     pub(super) fn connect_to(&self, internet: &Internet) {
-        internet.namespace.connect("host", &self.namespace, "internet");
+        internet
+            .namespace
+            .connect("host", &self.namespace, "internet");
         let address = Internet::ADDRESS;
-        internet.namespace.shell(&format!("ip address add {address}/25 dev host && ip link set host up"));
+        internet.namespace.shell(&format!(
+            "ip address add {address}/25 dev host && ip link set host up"
+        ));
         self.namespace.shell(&format!(
             "ip address add 203.0.113.1/25 dev internet && ip link set internet up && ip route add default via {address}"
         ));
@@ -84,13 +102,15 @@ impl Host {
 
     /// Puts a client's box on the clients' network and gives it an address.
     pub(super) fn attach(&self, client: &Namespace) -> String {
-        let number = self.clients.get();
-        self.clients.set(number + 1);
+        let number = self.clients.fetch_add(1, Ordering::Relaxed);
         let port = format!("client{number}");
         client.connect("wan", &self.namespace, &port);
-        self.namespace.shell(&format!("ip link set {port} master clients up"));
+        self.namespace
+            .shell(&format!("ip link set {port} master clients up"));
         let address = format!("198.51.100.{}", number + 2);
-        client.shell(&format!("ip address add {address}/24 dev wan && ip link set wan up"));
+        client.shell(&format!(
+            "ip address add {address}/24 dev wan && ip link set wan up"
+        ));
         address
     }
 
@@ -104,13 +124,35 @@ impl Host {
         self.directory.path().join("state")
     }
 
+    /// How many TCP connections the host has to the internet.
+    pub fn outside_connections(&self) -> usize {
+        let script = format!(
+            "ss --no-header --tcp --numeric state established dst {}",
+            Internet::ADDRESS
+        );
+        self.namespace.shell(&script).lines().count()
+    }
+
     /// A command that runs one of the product's programs with no privilege whatever: another
     /// user, no capability, none to be had, no TUN device.
     pub fn unprivileged(&self, program: &str) -> Command {
         let mut command = self.namespace.command("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
-        command.args(["--inh-caps=-all", "--no-new-privs", "--", &format!("/mnt/bin/{program}")]);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+        ]);
+        command.args([
+            "--inh-caps=-all",
+            "--no-new-privs",
+            "--",
+            &format!("/mnt/bin/{program}"),
+        ]);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("RUST_BACKTRACE", "1");
         command
     }
 }
@@ -129,7 +171,10 @@ fn programs() -> PathBuf {
 /// Runs `work` on a thread that is the unprivileged user, so that files it makes are that user's.
 pub(super) fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     use rustix::thread::{set_thread_gid, set_thread_res_uid};
-    let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
+    let (uid, gid) = (
+        rustix::process::Uid::from_raw(NOBODY),
+        rustix::process::Gid::from_raw(NOBODY),
+    );
     let result = thread::scope(|scope| {
         let inside = scope.spawn(|| {
             set_thread_gid(gid).unwrap();

@@ -27,15 +27,26 @@ pub struct Answer {
 
 impl Request {
     pub fn get(path: &str) -> Self {
-        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: None }
+        Self {
+            method: "GET",
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: None,
+        }
     }
 
     pub fn post(path: &str) -> Self {
-        Self { method: "POST", ..Self::get(path) }
+        Self {
+            method: "POST",
+            ..Self::get(path)
+        }
     }
 
     pub fn delete(path: &str) -> Self {
-        Self { method: "DELETE", ..Self::get(path) }
+        Self {
+            method: "DELETE",
+            ..Self::get(path)
+        }
     }
 
     /// With a header.
@@ -46,15 +57,25 @@ impl Request {
 
     /// With a JSON body.
     pub fn json(self, body: &Value) -> Self {
-        Self { body: Some(body.to_string()), ..self.header("Content-Type", "application/json") }
+        Self {
+            body: Some(body.to_string()),
+            ..self.header("Content-Type", "application/json")
+        }
     }
 
     /// Sends it to a port of the box's loopback interface. `None` when nobody answers there.
     pub(super) fn send(&self, namespace: &Namespace, port: u16) -> Option<Answer> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut stream = namespace.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(5))).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
-        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
+        let mut stream = namespace
+            .enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))
+            .ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(90)))
+            .unwrap();
+        let mut text = format!(
+            "{} {} HTTP/1.1\r\nConnection: close\r\n",
+            self.method, self.path
+        );
         if !self.headers.iter().any(|(name, _)| name == "Host") {
             text += &format!("Host: 127.0.0.1:{port}\r\n");
         }
@@ -69,7 +90,11 @@ impl Request {
         let reply = String::from_utf8(reply).expect("the handler answers in UTF-8");
         let (headers, body) = reply.split_once("\r\n\r\n")?;
         let status = headers.split(' ').nth(1)?.parse().ok()?;
-        Some(Answer { status, headers: headers.to_owned(), body: body.to_owned() })
+        Some(Answer {
+            status,
+            headers: headers.to_owned(),
+            body: body.to_owned(),
+        })
     }
 }
 

@@ -59,7 +59,10 @@ impl Internet {
         let namespace = Namespace::new(&setup);
         let addresses = FORBIDDEN.into_iter().chain([address, dns]);
         let services = Services::start(&namespace, address, dns, addresses);
-        Self { namespace, services }
+        Self {
+            namespace,
+            services,
+        }
     }
 
     /// The box itself.

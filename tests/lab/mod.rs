@@ -23,6 +23,7 @@ mod namespace;
 pub mod packet;
 mod raw_peer;
 mod services;
+mod traffic;
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,8 @@ pub use http::{Answer, Request};
 pub use internet::{FORBIDDEN, Internet};
 pub use namespace::{Finished, Namespace};
 pub use raw_peer::RawPeer;
-pub use services::Arrival;
+pub use services::{Arrival, TALK_BYTES};
+pub use traffic::{Echo, Transfer, connect};
 
 /// A host, an internet and the cables between them.
 #[derive(Debug)]
@@ -67,7 +69,10 @@ pub fn eventually<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Op
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(begun.elapsed() < patience, "not within {patience:?}: {what}");
+        assert!(
+            begun.elapsed() < patience,
+            "not within {patience:?}: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

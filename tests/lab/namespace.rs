@@ -35,11 +35,17 @@ pub(super) fn require_tools() {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut missing = String::new();
     for (tool, package) in TOOLS {
-        if !path.split(':').any(|directory| Path::new(directory).join(tool).exists()) {
+        if !path
+            .split(':')
+            .any(|directory| Path::new(directory).join(tool).exists())
+        {
             writeln!(missing, "  {tool} (apt-get install {package})").unwrap();
         }
     }
-    assert!(missing.is_empty(), "the end-to-end tests need programs that `make test` installs:\n{missing}");
+    assert!(
+        missing.is_empty(),
+        "the end-to-end tests need programs that `make test` installs:\n{missing}"
+    );
     assert!(
         Path::new("/dev/net/tun").exists(),
         "the end-to-end tests run real WireGuard clients and so need /dev/net/tun: `modprobe tun`, \
@@ -70,7 +76,11 @@ impl Finished {
 
     /// What it printed for a person, both streams.
     pub fn text(&self) -> String {
-        format!("{}{}", self.stdout(), String::from_utf8_lossy(&self.output.stderr))
+        format!(
+            "{}{}",
+            self.stdout(),
+            String::from_utf8_lossy(&self.output.stderr)
+        )
     }
 
     pub fn succeeded(&self) -> bool {
@@ -80,7 +90,13 @@ impl Finished {
     /// Panics with its output unless it succeeded.
     #[track_caller]
     pub fn expect(self, what: &str) -> Self {
-        assert!(self.succeeded(), "{what}: {} after {:?}\n{}", self.output.status, self.took, self.text());
+        assert!(
+            self.succeeded(),
+            "{what}: {} after {:?}\n{}",
+            self.output.status,
+            self.took,
+            self.text()
+        );
         self
     }
 }
@@ -90,7 +106,14 @@ impl Namespace {
     pub(super) fn new(setup: &str) -> Self {
         let script = format!("{setup}\necho ready\nexec cat >/dev/null");
         let mut anchor = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
             .args(["--propagation", "private", "--", "sh", "-euc", &script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,7 +125,8 @@ impl Namespace {
             result.is_ok() && &ready == b"ready\n",
             "this machine does not let root make namespaces (in a container: --privileged); setup was:\n{setup}"
         );
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", anchor.id())).unwrap();
+        let children =
+            fs::read_to_string(format!("/proc/{0}/task/{0}/children", anchor.id())).unwrap();
         let init = children.split_whitespace().next().unwrap().parse().unwrap();
         Self { anchor, init }
     }
@@ -110,21 +134,34 @@ impl Namespace {
     /// A command that will run in the box.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--net", "--mount", "--pid", "--", program]);
+        command.args([
+            "--target",
+            &self.init.to_string(),
+            "--net",
+            "--mount",
+            "--pid",
+            "--",
+            program,
+        ]);
         command
     }
 
     /// Runs a program in the box and kills it when it takes longer than `patience`.
     pub fn run(&self, patience: Duration, arguments: &[&str]) -> Finished {
         let mut command = self.command("timeout");
-        command.arg("--kill-after=1").arg(patience.as_secs_f32().to_string()).args(arguments);
+        command
+            .arg("--kill-after=1")
+            .arg(patience.as_secs_f32().to_string())
+            .args(arguments);
         finish(command)
     }
 
     /// Runs shell commands in the box; they must succeed.
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
-        self.run(Duration::from_secs(20), &["sh", "-euc", script]).expect(script).stdout()
+        self.run(Duration::from_secs(20), &["sh", "-euc", script])
+            .expect(script)
+            .stdout()
     }
 
     /// Runs `work` on a thread whose sockets are made in the box. They stay there wherever they
@@ -145,7 +182,16 @@ impl Namespace {
     pub(super) fn connect(&self, here: &str, other: &Self, there: &str) {
         let peer = other.init.to_string();
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--net", "--", "ip", "link", "add", here]);
+        command.args([
+            "--target",
+            &self.init.to_string(),
+            "--net",
+            "--",
+            "ip",
+            "link",
+            "add",
+            here,
+        ]);
         command.args(["type", "veth", "peer", "name", there, "netns", &peer]);
         finish(command).expect("a veth pair is made");
     }
@@ -157,7 +203,8 @@ impl Namespace {
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &u32| {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let ended = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+            let ended = fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| stat.contains(") Z "));
             let space = fs::read_link(format!("/proc/{pid}/ns/pid"));
             comm.trim_end() == name && !ended && space.is_ok_and(|space| space == own)
         })
@@ -174,8 +221,14 @@ impl Drop for Namespace {
 
 fn finish(mut command: Command) -> Finished {
     let begun = Instant::now();
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    Finished { output, took: begun.elapsed() }
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    Finished {
+        output,
+        took: begun.elapsed(),
+    }
 }
 
 /// Sends `signal` to a process that the test started.

@@ -68,7 +68,9 @@ pub fn syn(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend_from_slice(&from.1.to_be_bytes());
     segment.extend_from_slice(&to.1.to_be_bytes());
-    segment.extend_from_slice(&[0, 0, 0x10, 0, 0, 0, 0, 0, 0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend_from_slice(&[
+        0, 0, 0x10, 0, 0, 0, 0, 0, 0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0,
+    ]);
     segment.extend_from_slice(&[2, 4, 0x05, 0x50]);
     let sum = transport_checksum(from.0, to.0, TCP, &segment);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -88,7 +90,11 @@ pub fn reply_about(packet: &[u8], target: Ipv4Addr) -> Option<Reply> {
         (ICMP, 0) if source == target => Some(Reply::Echo),
         (TCP, _) if source == target => {
             let flags = *payload.get(13)?;
-            if flags & 4 != 0 { Some(Reply::Reset) } else { (flags & 0x12 == 0x12).then_some(Reply::Accepted) }
+            if flags & 4 != 0 {
+                Some(Reply::Reset)
+            } else {
+                (flags & 0x12 == 0x12).then_some(Reply::Accepted)
+            }
         }
         (UDP, _) if source == target => Some(Reply::Datagram),
         _ => None,
@@ -97,13 +103,21 @@ pub fn reply_about(packet: &[u8], target: Ipv4Addr) -> Option<Reply> {
 
 fn transport_checksum(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> u16 {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
-    checksum(&[&from.octets(), &to.octets(), &[0, protocol], &length, payload])
+    checksum(&[
+        &from.octets(),
+        &to.octets(),
+        &[0, protocol],
+        &length,
+        payload,
+    ])
 }
 
 /// RFC 1071. Every part but the last has an even length.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 = words.map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low))).sum();
+    let mut sum: u32 = words
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

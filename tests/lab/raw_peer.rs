@@ -1,7 +1,7 @@
 //! A WireGuard peer without a network interface: it sends what no well-behaved system would.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
@@ -33,7 +33,9 @@ impl RawPeer {
     }
 
     fn with_socket(socket: UdpSocket, conf: &Conf) -> Self {
-        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
         let tunnel = Tunn::new(
             StaticSecret::from(*conf.private_key().as_bytes()),
             PublicKey::from(*conf.server_key().as_bytes()),
@@ -42,7 +44,12 @@ impl RawPeer {
             7,
             None,
         );
-        Self { tunnel, socket, address: conf.address(), buffer: vec![0; 65536] }
+        Self {
+            tunnel,
+            socket,
+            address: conf.address(),
+            buffer: vec![0; 65536],
+        }
     }
 
     /// Its address in the tunnel.
@@ -50,14 +57,12 @@ impl RawPeer {
         self.address
     }
 
-    /// Where its datagrams come from.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
-    }
-
     /// A handshake initiation, not sent.
     pub fn initiation(&mut self) -> Vec<u8> {
-        match self.tunnel.format_handshake_initiation(&mut self.buffer, true) {
+        match self
+            .tunnel
+            .format_handshake_initiation(&mut self.buffer, true)
+        {
             TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
             other => panic!("no initiation: {other:?}"),
         }
@@ -87,7 +92,9 @@ impl RawPeer {
     pub fn receive(&mut self, deadline: Instant) -> Option<Vec<u8>> {
         let mut datagram = vec![0; 65536];
         while Instant::now() < deadline {
-            let Ok(length) = self.socket.recv(&mut datagram) else { continue };
+            let Ok(length) = self.socket.recv(&mut datagram) else {
+                continue;
+            };
             let mut input = &datagram[..length];
             loop {
                 match self.tunnel.decapsulate(None, input, &mut self.buffer) {
@@ -95,7 +102,8 @@ impl RawPeer {
                         self.socket.send(reply).ok();
                         input = &[];
                     }
-                    TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                    TunnResult::WriteToTunnelV4(packet, _)
+                    | TunnResult::WriteToTunnelV6(packet, _) => {
                         return Some(packet.to_vec());
                     }
                     TunnResult::Done | TunnResult::Err(_) => break,
@@ -124,9 +132,14 @@ impl RawPeer {
         self.send_datagram(&initiation);
         let mut datagram = vec![0; 65536];
         while Instant::now() < deadline {
-            let Ok(length) = self.socket.recv(&mut datagram) else { continue };
+            let Ok(length) = self.socket.recv(&mut datagram) else {
+                continue;
+            };
             let is_response = length == 92 && datagram[0] == 2;
-            if let TunnResult::WriteToNetwork(reply) = self.tunnel.decapsulate(None, &datagram[..length], &mut self.buffer) {
+            if let TunnResult::WriteToNetwork(reply) =
+                self.tunnel
+                    .decapsulate(None, &datagram[..length], &mut self.buffer)
+            {
                 self.socket.send(reply).ok();
                 if is_response {
                     return true;

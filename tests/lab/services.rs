@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Internet, Namespace, hex, pattern};
 
 /// The pattern that the talker on port 19 sends before it listens.
-pub(super) const TALK_BYTES: usize = 3 << 20;
+pub const TALK_BYTES: usize = 3 << 20;
 
 /// Something that has reached a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +45,28 @@ impl Services {
         let record = Arc::new(Record::default());
         let echoes: Vec<&str> = echoes.collect();
         namespace.enter(|| {
-            let tcp: [(u16, fn(TcpStream, &Record)); 4] =
-                [(80, serve_http), (7, echo_stream), (9, digest_then_answer), (19, talk_then_listen)];
+            let tcp: [(u16, fn(TcpStream, &Record)); 4] = [
+                (80, serve_http),
+                (7, echo_stream),
+                (9, digest_then_answer),
+                (19, talk_then_listen),
+            ];
             for (port, serve) in tcp {
-                serve_tcp(TcpListener::bind(("0.0.0.0", port)).unwrap(), &record, serve);
+                serve_tcp(
+                    TcpListener::bind(("0.0.0.0", port)).unwrap(),
+                    &record,
+                    serve,
+                );
             }
             for address in echoes {
-                serve_udp(UdpSocket::bind((address, 7)).unwrap(), &record, |request| Some(request.to_vec()));
+                serve_udp(UdpSocket::bind((address, 7)).unwrap(), &record, |request| {
+                    Some(request.to_vec())
+                });
             }
             let known: IpAddr = address.parse().unwrap();
-            serve_udp(UdpSocket::bind((dns, 53)).unwrap(), &record, move |query| answer_dns(query, known));
+            serve_udp(UdpSocket::bind((dns, 53)).unwrap(), &record, move |query| {
+                answer_dns(query, known)
+            });
         });
         Self(record)
     }
@@ -78,7 +90,11 @@ fn serve_tcp(listener: TcpListener, record: &Arc<Record>, serve: fn(TcpStream, &
         for stream in listener.incoming() {
             let Ok(stream) = stream else { return };
             if let (Ok(to), Ok(from)) = (stream.local_addr(), stream.peer_addr()) {
-                record.arrivals.lock().unwrap().push(Arrival { protocol: "tcp", to, from });
+                record.arrivals.lock().unwrap().push(Arrival {
+                    protocol: "tcp",
+                    to,
+                    from,
+                });
             }
             let record = Arc::clone(&record);
             thread::spawn(move || serve(stream, &record));
@@ -96,7 +112,11 @@ fn serve_udp(
         let to = socket.local_addr().unwrap();
         let mut buffer = vec![0; 65536];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            record.arrivals.lock().unwrap().push(Arrival { protocol: "udp", to, from });
+            record.arrivals.lock().unwrap().push(Arrival {
+                protocol: "udp",
+                to,
+                from,
+            });
             if let Some(reply) = answer(&buffer[..length]) {
                 socket.send_to(&reply, from).ok();
             }
@@ -116,7 +136,9 @@ fn echo_stream(mut stream: TcpStream, _: &Record) {
 /// Reads to the end before it says a word: the caller must be able to close its half alone.
 fn digest_then_answer(mut stream: TcpStream, _: &Record) {
     let (length, digest) = digest_of(&mut stream, u64::MAX);
-    stream.write_all(format!("{length} {digest}\n").as_bytes()).ok();
+    stream
+        .write_all(format!("{length} {digest}\n").as_bytes())
+        .ok();
 }
 
 /// Speaks, closes its half, and then listens: the other half must stay open.
@@ -124,7 +146,11 @@ fn talk_then_listen(mut stream: TcpStream, record: &Record) {
     stream.write_all(&pattern(TALK_BYTES)).ok();
     stream.shutdown(Shutdown::Write).ok();
     let (length, digest) = digest_of(&mut stream, u64::MAX);
-    record.heard.lock().unwrap().push(format!("{length} {digest}"));
+    record
+        .heard
+        .lock()
+        .unwrap()
+        .push(format!("{length} {digest}"));
 }
 
 fn digest_of(from: &mut impl Read, limit: u64) -> (u64, String) {
@@ -155,18 +181,28 @@ fn serve_http(stream: TcpStream, record: &Record) {
             None => break,
         };
     }
-    if headers.get("expect").is_some_and(|expected| expected == "100-continue") {
+    if headers
+        .get("expect")
+        .is_some_and(|expected| expected == "100-continue")
+    {
         writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
     }
     let body = if let Some(length) = headers.get("content-length") {
         let (received, digest) = digest_of(&mut reader, length.parse().unwrap_or(0));
         format!("{received} {digest}\n").into_bytes()
-    } else if let Some(length) = request.split(' ').nth(1).and_then(|path| path.strip_prefix("/bytes/")) {
+    } else if let Some(length) = request
+        .split(' ')
+        .nth(1)
+        .and_then(|path| path.strip_prefix("/bytes/"))
+    {
         pattern(length.parse().unwrap_or(0))
     } else {
         b"hello from the internet\n".to_vec()
     };
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     if writer.write_all(head.as_bytes()).is_err() {
         return;
     }
@@ -174,13 +210,17 @@ fn serve_http(stream: TcpStream, record: &Record) {
         if writer.write_all(part).is_err() {
             return;
         }
-        record.sent_bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+        record
+            .sent_bytes
+            .fetch_add(part.len() as u64, Ordering::Relaxed);
     }
 }
 
 /// RFC 1035: names under `internet.test` have one IPv4 address and no IPv6 one.
 fn answer_dns(query: &[u8], address: IpAddr) -> Option<Vec<u8>> {
-    let IpAddr::V4(address) = address else { return None };
+    let IpAddr::V4(address) = address else {
+        return None;
+    };
     let mut labels = Vec::new();
     let mut at = 12;
     loop {
@@ -194,7 +234,8 @@ fn answer_dns(query: &[u8], address: IpAddr) -> Option<Vec<u8>> {
     }
     let question = query.get(12..at + 4)?;
     let kind = u16::from_be_bytes([question[question.len() - 4], question[question.len() - 3]]);
-    let known = labels.ends_with(&["internet".to_owned(), "test".to_owned()]) || labels.join(".") == Internet::NAME;
+    let known = labels.ends_with(&["internet".to_owned(), "test".to_owned()])
+        || labels.join(".") == Internet::NAME;
     let answers = u8::from(known && kind == 1);
     let code = if known { 0 } else { 3 };
     let mut reply = vec![query[0], query[1], 0x84, code, 0, 1, 0, answers, 0, 0, 0, 0];
