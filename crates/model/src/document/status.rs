@@ -24,8 +24,9 @@ pub struct StatusDocument {
     pub started_at: Timestamp,
     /// When this was written, by the gateway's own clock.
     pub updated_at: Timestamp,
-    /// The interface's public key.
-    pub public_key: PublicKey,
+    /// The interface's public key; absent only when the gateway ended before it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKey>,
     /// How packets leave: `socket`, `raw` or `kernel`.
     pub mode: String,
     /// Why that mode and not a better one.

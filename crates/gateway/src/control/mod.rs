@@ -1,0 +1,229 @@
+//! The control loop: reads what the handler wants, reports what the gateway does, and ends the
+//! process when its time has come.
+//!
+//! Invariant: the gateway runs only under its own lease. Another lease, the lease's end or a
+//! signal ends it; an outage of the store does not, until the lease's end.
+
+mod documents;
+mod ending;
+mod identity;
+mod lease_clock;
+mod report;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use popup_gateway_core::{BoringInterface, Gateway, Limits, PeerSpec, Settings as CoreSettings};
+use popup_model::{PrivateKey, ServerConfig};
+use popup_store::{DirectoryStore, DocumentStore, RunLock};
+use rand::TryRngCore as _;
+use tokio::time::{interval, sleep, timeout};
+
+use crate::io::{self, Input, LoopHandle, WireGuardSocket};
+use crate::settings::Settings;
+use crate::uapi;
+use documents::Documents;
+use ending::Ending;
+use lease_clock::LeaseClock;
+use report::Reporter;
+
+/// How often the documents are looked at.
+const POLL: Duration = Duration::from_millis(500);
+
+/// How often the host's own addresses are read again.
+const ADDRESSES: Duration = Duration::from_secs(5);
+
+/// How long the last report may take. The whole end must fit into 2 s.
+const LAST_REPORT: Duration = Duration::from_secs(1);
+
+/// Runs until there is a reason to end.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+    let store: Arc<dyn DocumentStore> = Arc::new(DirectoryStore::open(&settings.state_dir)?);
+    let lock_file = settings
+        .state_dir
+        .join(format!("{}.gateway.lock", settings.region));
+    let Some(_lock) = RunLock::acquire(&lock_file, &settings.lease_id)? else {
+        tracing::warn!("another gateway runs in this region; this one ends");
+        return Ok(());
+    };
+    let lease = Arc::new(LeaseClock::new(settings.lease_expires_at));
+    let mut control = Control {
+        documents: Documents::new(store.clone(), &settings),
+        reporter: Reporter::new(store, &settings),
+        lease: lease.clone(),
+        settings,
+        packets: None,
+    };
+    let ending = tokio::select! {
+        ending = control.serve() => ending,
+        () = lease.over() => Ending::LeaseOver,
+        signal = ending::terminated() => signal,
+    };
+    control.end(&ending).await;
+    Ok(())
+}
+
+struct Control {
+    settings: Settings,
+    documents: Documents,
+    reporter: Reporter,
+    lease: Arc<LeaseClock>,
+    packets: Option<LoopHandle>,
+}
+
+impl Control {
+    async fn serve(&mut self) -> Ending {
+        let key = match self.documents.interface_key().await {
+            Ok(key) => key,
+            Err(error) => return Ending::BadConfiguration(error.to_string()),
+        };
+        let config = loop {
+            if let Some(ending) = self.follow_lease().await {
+                return ending;
+            }
+            if let Some(config) = self.documents.changed_config().await {
+                break config;
+            }
+            sleep(POLL).await;
+        };
+        self.reporter.load_counters().await;
+        self.reporter.public_key = Some(key.public_key());
+        match self.start(&key, &config) {
+            Ok(packets) => self.packets = Some(packets),
+            Err(error) => return Ending::BadConfiguration(format!("{error:#}")),
+        }
+        self.follow(config).await
+    }
+
+    /// Opens the sockets and starts the packet loop.
+    fn start(&self, key: &PrivateKey, config: &ServerConfig) -> anyhow::Result<LoopHandle> {
+        let descriptors = io::raise_descriptor_limit();
+        let sockets = config
+            .ports
+            .iter()
+            .map(|port| {
+                WireGuardSocket::bind(*port)
+                    .map_err(|error| anyhow::anyhow!("UDP port {port} cannot be opened: {error}"))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut seed = [0; 32];
+        rand::rngs::OsRng.try_fill_bytes(&mut seed)?;
+        let mut policy = self.settings.policy.clone();
+        policy.set_own_addresses(io::own_ipv4_addresses()?);
+        let core = Gateway::new(
+            BoringInterface::new(key),
+            CoreSettings {
+                networks: config.networks,
+                policy,
+                limits: Limits::for_descriptors(descriptors),
+                peer_to_peer: self.settings.peer_to_peer,
+                echo: io::echo_available(),
+                seed,
+            },
+        );
+        let packets = io::start(core, sockets)?;
+        if let Some(directory) = &self.settings.uapi_dir
+            && let Err(error) = uapi::start(
+                directory,
+                &self.settings.interface,
+                config.ports[0],
+                packets.reporter(),
+            )
+        {
+            tracing::warn!("no UAPI socket: {error}");
+        }
+        Ok(packets)
+    }
+
+    /// Follows the documents, and reports.
+    async fn follow(&mut self, mut config: ServerConfig) -> Ending {
+        let mut ticks = interval(POLL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut applied: Vec<PeerSpec> = Vec::new();
+        let mut addresses_at = Instant::now();
+        let mut counters_loaded = false;
+        loop {
+            ticks.tick().await;
+            if let Some(ending) = self.follow_lease().await {
+                return ending;
+            }
+            if let Some(changed) = self.documents.changed_config().await {
+                if changed.networks != config.networks || changed.ports != config.ports {
+                    tracing::warn!("networks and ports take effect at the next start");
+                }
+                config = changed;
+            }
+            let Some(packets) = &self.packets else {
+                continue;
+            };
+            let wanted = self.reporter.admitted(&config, Timestamp::now());
+            if wanted != applied || !counters_loaded {
+                packets.send(Input::SetPeers(wanted.clone()));
+                packets.send(Input::AddToCounters(self.reporter.take_counters(&wanted)));
+                applied = wanted;
+                counters_loaded = true;
+            }
+            if addresses_at.elapsed() >= ADDRESSES {
+                addresses_at = Instant::now();
+                refresh_addresses(packets);
+            }
+            match packets.report() {
+                Some(snapshot) => self.reporter.report(&config, &snapshot).await,
+                None if packets.is_alive() => tracing::warn!("the packet loop is slow to report"),
+                None => panic!("the packet loop has ended"),
+            }
+        }
+    }
+
+    /// Obeys the lease document: extensions are taken over, another lease ends this gateway.
+    async fn follow_lease(&mut self) -> Option<Ending> {
+        let document = self.documents.changed_lease().await?;
+        match document.lease {
+            Some(lease) if lease.id == self.settings.lease_id => {
+                self.lease.set(lease.expires_at);
+                None
+            }
+            _ => Some(Ending::Fenced),
+        }
+    }
+
+    async fn end(mut self, ending: &Ending) {
+        tracing::info!(
+            reason = ending.name(),
+            detail = ending.detail(),
+            "the gateway ends"
+        );
+        let snapshot = self.packets.as_ref().and_then(LoopHandle::report);
+        if let Some(packets) = self.packets.take() {
+            packets.stop();
+        }
+        // A fenced gateway no longer owns the status document: it belongs to the next lease.
+        if !matches!(ending, Ending::Fenced)
+            && timeout(
+                LAST_REPORT,
+                self.reporter.last_report(snapshot.as_ref(), ending),
+            )
+            .await
+            .is_err()
+        {
+            tracing::warn!("the last status could not be written in time");
+        }
+    }
+}
+
+fn refresh_addresses(packets: &LoopHandle) {
+    match io::own_ipv4_addresses() {
+        Ok(own) => packets.send(Input::SetOwnAddresses(own)),
+        Err(error) => tracing::warn!("cannot read the host's addresses: {error}"),
+    }
+}
+
+/// The IPv4 address among a peer's.
+fn ipv4_of(peer: &popup_model::Peer) -> Ipv4Addr {
+    match peer.addresses()[0] {
+        std::net::IpAddr::V4(address) => address,
+        std::net::IpAddr::V6(_) => unreachable!("a valid configuration has the IPv4 address first"),
+    }
+}

@@ -1,0 +1,282 @@
+//! The status document, and what is carried over from the one before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use popup_gateway_core::{FlowCounts, PeerReport, PeerSpec};
+use popup_model::document::{End, Extra, SCHEMA};
+use popup_model::{
+    Control as _, LeaseId, PeerStatus, PublicKey, Region, ServerConfig, StatusDocument,
+};
+use popup_store::{Container, DocumentStore, Expect, StoreError, Version};
+
+use super::ending::Ending;
+use crate::io::Snapshot;
+use crate::settings::Settings;
+
+/// How often the status is written when nothing that matters changes.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Writes the status document.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    store: Arc<dyn DocumentStore>,
+    name: String,
+    region: Region,
+    lease_id: LeaseId,
+    boot_id: LeaseId,
+    started_at: Timestamp,
+    pub(super) public_key: Option<PublicKey>,
+    version: Option<Version>,
+    /// What peers had used, and when they were last heard, before this start.
+    before: HashMap<PublicKey, PeerStatus>,
+    active_before: Option<Timestamp>,
+    not_yet_added: HashMap<PublicKey, (u64, u64)>,
+    used: HashMap<PublicKey, u64>,
+    written: Option<(Instant, Vec<Landmark>, u64)>,
+    complained: bool,
+}
+
+/// What in a peer's report is worth an immediate write.
+type Landmark = (PublicKey, Option<std::net::SocketAddr>, Option<Instant>);
+
+impl Reporter {
+    pub(super) fn new(store: Arc<dyn DocumentStore>, settings: &Settings) -> Self {
+        Self {
+            store,
+            name: format!("{}.status.json", settings.region),
+            region: settings.region.clone(),
+            lease_id: settings.lease_id.clone(),
+            boot_id: LeaseId::generate(),
+            started_at: Timestamp::now(),
+            public_key: None,
+            version: None,
+            before: HashMap::new(),
+            active_before: None,
+            not_yet_added: HashMap::new(),
+            used: HashMap::new(),
+            written: None,
+            complained: false,
+        }
+    }
+
+    /// Reads what the last gateway of this region has counted.
+    pub(super) async fn load_counters(&mut self) {
+        let stored = match self.store.read(Container::Status, &self.name).await {
+            Ok(stored) => stored,
+            Err(error) => return tracing::warn!("counters begin at zero: {error}"),
+        };
+        let Some(stored) = stored else { return };
+        self.version = Some(stored.version);
+        match StatusDocument::from_json(&stored.bytes) {
+            Ok(status) => {
+                self.not_yet_added = status
+                    .peers
+                    .iter()
+                    .map(|peer| (peer.public_key, (peer.rx_bytes, peer.tx_bytes)))
+                    .collect();
+                self.used = status
+                    .peers
+                    .iter()
+                    .map(|peer| (peer.public_key, peer.rx_bytes + peer.tx_bytes))
+                    .collect();
+                self.before = status
+                    .peers
+                    .into_iter()
+                    .map(|peer| (peer.public_key, peer))
+                    .collect();
+                if status.lease_id == self.lease_id {
+                    self.active_before = status.active_at;
+                }
+            }
+            Err(error) => tracing::warn!("counters begin at zero: {error}"),
+        }
+    }
+
+    /// Counters of these peers that the packet loop has not been told yet.
+    pub(super) fn take_counters(&mut self, peers: &[PeerSpec]) -> Vec<(PublicKey, u64, u64)> {
+        let take = |spec: &PeerSpec| {
+            let (rx_bytes, tx_bytes) = self.not_yet_added.remove(&spec.public_key)?;
+            Some((spec.public_key, rx_bytes, tx_bytes))
+        };
+        peers.iter().filter_map(take).collect()
+    }
+
+    /// The peers who may connect now: not expired, and within their quota.
+    pub(super) fn admitted(&self, config: &ServerConfig, now: Timestamp) -> Vec<PeerSpec> {
+        config
+            .peers
+            .iter()
+            .filter(|peer| peer.expires_at.is_none_or(|at| now < at))
+            .filter(|peer| {
+                let used = self.used.get(&peer.public_key).copied().unwrap_or(0);
+                peer.quota_bytes.is_none_or(|quota| used < quota)
+            })
+            .map(|peer| PeerSpec {
+                public_key: peer.public_key,
+                preshared_key: peer.preshared_key.clone(),
+                ipv4: super::ipv4_of(peer),
+                ipv6: match peer.addresses()[1] {
+                    std::net::IpAddr::V6(address) => address,
+                    std::net::IpAddr::V4(address) => address.to_ipv6_mapped(),
+                },
+                mtu: peer.client.mtu,
+            })
+            .collect()
+    }
+
+    /// Writes the status if it is due, or if something that matters has changed.
+    pub(super) async fn report(&mut self, config: &ServerConfig, snapshot: &Snapshot) {
+        for peer in &snapshot.peers {
+            self.used
+                .insert(peer.public_key, peer.rx_bytes + peer.tx_bytes);
+        }
+        let landmarks: Vec<Landmark> = snapshot
+            .peers
+            .iter()
+            .map(|peer| (peer.public_key, peer.endpoint, peer.latest_handshake))
+            .collect();
+        let due = self.written.as_ref().is_none_or(|(at, last, revision)| {
+            at.elapsed() >= INTERVAL || *last != landmarks || *revision != config.revision
+        });
+        if !due {
+            return;
+        }
+        let document = self.document(config.revision, Some(snapshot), None);
+        if self.write(&document).await {
+            self.written = Some((Instant::now(), landmarks, config.revision));
+        }
+    }
+
+    /// Writes that the gateway ends, and why.
+    pub(super) async fn last_report(&mut self, snapshot: Option<&Snapshot>, ending: &Ending) {
+        let end = End {
+            at: Timestamp::now(),
+            reason: ending.name().to_owned(),
+            detail: ending.detail().map(str::to_owned),
+        };
+        let revision = self
+            .written
+            .as_ref()
+            .map_or(0, |(_, _, revision)| *revision);
+        let document = self.document(revision, snapshot, Some(end));
+        self.write(&document).await;
+    }
+
+    fn document(
+        &self,
+        revision: u64,
+        snapshot: Option<&Snapshot>,
+        ended: Option<End>,
+    ) -> StatusDocument {
+        let now = Timestamp::now();
+        let wall = |at: Instant| {
+            let ago = snapshot.map_or(Duration::ZERO, |snapshot| {
+                snapshot.at.saturating_duration_since(at)
+            });
+            now - SignedDuration::try_from(ago).unwrap_or(SignedDuration::ZERO)
+        };
+        let reports: &[PeerReport] = snapshot.map_or(&[], |snapshot| &snapshot.peers);
+        let active = reports
+            .iter()
+            .filter_map(|peer| peer.active_at)
+            .max()
+            .map(wall);
+        let FlowCounts { tcp, udp, icmp } =
+            snapshot.map(|snapshot| snapshot.flows).unwrap_or_default();
+        let flows = [("tcp", tcp), ("udp", udp), ("icmp", icmp)];
+        StatusDocument {
+            schema: SCHEMA,
+            region: self.region.clone(),
+            lease_id: self.lease_id.clone(),
+            boot_id: self.boot_id.clone(),
+            started_at: self.started_at,
+            updated_at: now,
+            public_key: self.public_key,
+            mode: "socket".to_owned(),
+            mode_reason: "needs no privilege; the only mode of this version".to_owned(),
+            ready: snapshot.is_some() && ended.is_none(),
+            config_revision: revision,
+            active_at: active.max(self.active_before),
+            peers: self.peers(reports, wall),
+            drops: snapshot
+                .map(|snapshot| snapshot.drops.by_name())
+                .unwrap_or_default(),
+            flows: flows
+                .map(|(kind, count)| (kind.to_owned(), count as u64))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ended,
+            extra: Extra::new(),
+        }
+    }
+
+    /// Every peer of the loop, and those from before that are not connected, so that their
+    /// counters survive.
+    fn peers(
+        &self,
+        reports: &[PeerReport],
+        wall: impl Fn(Instant) -> Timestamp,
+    ) -> Vec<PeerStatus> {
+        let live = reports.iter().map(|peer| {
+            let before = self.before.get(&peer.public_key);
+            PeerStatus {
+                public_key: peer.public_key,
+                endpoint: peer.endpoint,
+                latest_handshake: peer
+                    .latest_handshake
+                    .map(&wall)
+                    .or_else(|| before.and_then(|before| before.latest_handshake)),
+                rx_bytes: peer.rx_bytes,
+                tx_bytes: peer.tx_bytes,
+            }
+        });
+        let known: std::collections::HashSet<PublicKey> =
+            reports.iter().map(|peer| peer.public_key).collect();
+        let gone = self
+            .before
+            .values()
+            .filter(|peer| !known.contains(&peer.public_key))
+            .cloned();
+        live.chain(gone).take(popup_model::MAX_PEERS).collect()
+    }
+
+    /// Writes; true when it has worked.
+    async fn write(&mut self, document: &StatusDocument) -> bool {
+        let bytes = match document.to_json() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!("cannot write the status: {error}");
+                return false;
+            }
+        };
+        let expect = self.version.clone().map_or(Expect::Absent, Expect::Version);
+        match self
+            .store
+            .write(Container::Status, &self.name, &bytes, &expect)
+            .await
+        {
+            Ok(version) => {
+                self.version = Some(version);
+                self.complained = false;
+                true
+            }
+            Err(StoreError::Conflict { .. }) => {
+                // Only a gateway writes here, and the lock makes this the only one: the version
+                // is older than our first look, or the document was removed.
+                let stored = self.store.read(Container::Status, &self.name).await;
+                self.version = stored.ok().flatten().map(|stored| stored.version);
+                false
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!("cannot write the status: {error}");
+                }
+                false
+            }
+        }
+    }
+}

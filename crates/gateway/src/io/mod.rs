@@ -1,0 +1,16 @@
+//! Sockets and the packet loop. All `unsafe` of the gateway lives below here.
+
+mod addresses;
+mod echo_sockets;
+mod memory;
+mod packet_loop;
+mod registry;
+mod splices;
+mod udp_sockets;
+mod wireguard_socket;
+
+pub(crate) use addresses::own_ipv4_addresses;
+pub(crate) use echo_sockets::echo_available;
+pub(crate) use memory::{keep_memory_elastic, raise_descriptor_limit};
+pub(crate) use packet_loop::{Input, LoopHandle, Snapshot, start};
+pub(crate) use wireguard_socket::WireGuardSocket;

@@ -1,0 +1,309 @@
+//! The packet loop: one thread that waits, takes a batch of input, and runs it to completion.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Waker};
+use popup_gateway_core::{
+    BoringInterface, Command, DropCounters, Endpoint, FlowCounts, Gateway, PeerReport, PeerSpec,
+    UdpMapping,
+};
+use popup_model::PublicKey;
+
+use super::echo_sockets::EchoSockets;
+use super::registry::{Owner, Registry};
+use super::splices::Splices;
+use super::udp_sockets::UdpSockets;
+use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
+
+/// Calls of `recvmmsg` on one socket before others have their turn.
+const TURN: usize = 8;
+
+/// What the control loop asks of the packet loop.
+pub(crate) enum Input {
+    /// Make these the peers.
+    SetPeers(Vec<PeerSpec>),
+    /// Add what was counted before a restart: received, sent.
+    AddToCounters(Vec<(PublicKey, u64, u64)>),
+    /// These are the host's own addresses, now.
+    SetOwnAddresses(Vec<Ipv4Addr>),
+    /// Report.
+    Report(SyncSender<Snapshot>),
+    /// End.
+    Stop,
+}
+
+/// What the packet loop knows at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) at: Instant,
+    pub(crate) peers: Vec<PeerReport>,
+    pub(crate) drops: DropCounters,
+    pub(crate) flows: FlowCounts,
+}
+
+/// The control loop's end.
+pub(crate) struct LoopHandle {
+    inputs: Sender<Input>,
+    waker: std::sync::Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LoopHandle {
+    /// Gives an input to the loop.
+    pub(crate) fn send(&self, input: Input) {
+        // Both fail only when the loop has ended, which `is_alive` tells.
+        let _ = self.inputs.send(input);
+        let _ = self.waker.wake();
+    }
+
+    /// Asks for a report; `None` when the loop has ended or hangs.
+    pub(crate) fn report(&self) -> Option<Snapshot> {
+        let (reply, report) = std::sync::mpsc::sync_channel(1);
+        self.send(Input::Report(reply));
+        report.recv_timeout(Duration::from_secs(1)).ok()
+    }
+
+    /// Whether the loop runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Another way to ask for reports, for another thread.
+    pub(crate) fn reporter(&self) -> Self {
+        Self {
+            inputs: self.inputs.clone(),
+            waker: self.waker.clone(),
+            thread: None,
+        }
+    }
+
+    /// Ends the loop and waits for it.
+    pub(crate) fn stop(mut self) {
+        self.send(Input::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct PacketLoop {
+    poll: Poll,
+    registry: Registry,
+    gateway: Gateway<BoringInterface>,
+    wireguard: Vec<WireGuardSocket>,
+    splices: Splices,
+    udp: UdpSockets,
+    echo: EchoSockets,
+    inputs: Receiver<Input>,
+    receive_buffers: ReceiveBuffers,
+    udp_buffer: Vec<u8>,
+    /// Sockets whose turn ended before they were empty: no event will tell of them again.
+    unfinished: Vec<Owner>,
+}
+
+/// Starts the loop on a thread of its own.
+pub(crate) fn start(
+    gateway: Gateway<BoringInterface>,
+    wireguard: Vec<WireGuardSocket>,
+) -> io::Result<LoopHandle> {
+    let poll = Poll::new()?;
+    let mut registry = Registry::default();
+    for (index, socket) in wireguard.iter().enumerate() {
+        socket.register(poll.registry(), registry.insert(Owner::WireGuard(index)))?;
+    }
+    let waker = std::sync::Arc::new(Waker::new(poll.registry(), registry.insert(Owner::Waker))?);
+    let (sender, inputs) = channel();
+    let packet_loop = PacketLoop {
+        poll,
+        registry,
+        gateway,
+        wireguard,
+        splices: Splices::default(),
+        udp: UdpSockets::default(),
+        echo: EchoSockets::default(),
+        inputs,
+        receive_buffers: ReceiveBuffers::default(),
+        udp_buffer: vec![0; 65_536],
+        unfinished: Vec::new(),
+    };
+    let thread = std::thread::Builder::new()
+        .name("packets".to_owned())
+        .spawn(move || packet_loop.run())?;
+    Ok(LoopHandle {
+        inputs: sender,
+        waker,
+        thread: Some(thread),
+    })
+}
+
+impl PacketLoop {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            if let Err(error) = self.poll.poll(&mut events, self.patience())
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!("cannot wait for packets: {error}");
+                return;
+            }
+            let now = Instant::now();
+            for owner in std::mem::take(&mut self.unfinished) {
+                self.handle_readable(now, owner);
+            }
+            for event in &events {
+                match self.registry.owner(event.token()) {
+                    Some(Owner::Waker) => {
+                        if !self.handle_inputs(now) {
+                            return;
+                        }
+                    }
+                    Some(Owner::Tcp(flow)) => {
+                        self.splices
+                            .handle_event(&mut self.gateway, now, flow, event)
+                    }
+                    Some(owner) => self.handle_readable(now, owner),
+                    None => {}
+                }
+            }
+            if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
+                self.gateway.handle_timeout(now);
+            }
+            self.drain(now);
+        }
+    }
+
+    /// How long nothing needs to be done.
+    fn patience(&self) -> Option<Duration> {
+        if !self.unfinished.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.gateway
+            .poll_timeout()
+            .map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    fn handle_readable(&mut self, now: Instant, owner: Owner) {
+        let more = match owner {
+            Owner::WireGuard(index) => self.receive_datagrams(now, index),
+            Owner::Udp(mapping) => self.receive_udp(now, mapping),
+            Owner::Echo(mapping) => {
+                self.echo
+                    .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer);
+                false
+            }
+            Owner::Tcp(_) | Owner::Waker => false,
+        };
+        if more {
+            self.unfinished.push(owner);
+        }
+    }
+
+    fn receive_datagrams(&mut self, now: Instant, socket: usize) -> bool {
+        let gateway = &mut self.gateway;
+        (0..TURN).all(|_| {
+            self.wireguard[socket].receive(&mut self.receive_buffers, |address, datagram| {
+                gateway.handle_datagram(now, Endpoint { address, socket }, datagram);
+            })
+        })
+    }
+
+    fn receive_udp(&mut self, now: Instant, mapping: UdpMapping) -> bool {
+        self.udp
+            .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer)
+    }
+
+    /// Does what the core wants done, until it wants nothing more.
+    fn drain(&mut self, now: Instant) {
+        loop {
+            self.gateway.flush(now);
+            let mut idle = true;
+            while self.run_command(now) {
+                idle = false;
+            }
+            while let Some(transmit) = self.gateway.poll_transmit() {
+                let Endpoint { address, socket } = transmit.destination;
+                let failed =
+                    self.wireguard[socket].send(address, transmit.contents, transmit.segment_size);
+                for _ in 0..failed {
+                    self.gateway.count_send_failure();
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn run_command(&mut self, now: Instant) -> bool {
+        let poll = self.poll.registry();
+        let (gateway, registry) = (&mut self.gateway, &mut self.registry);
+        let Some(command) = gateway.poll_command() else {
+            return false;
+        };
+        match command {
+            Command::TcpConnect { flow, destination } => {
+                self.splices
+                    .connect(gateway, poll, registry, flow, destination);
+            }
+            Command::TcpReady { flow } => self.splices.pump(gateway, now, flow),
+            Command::TcpShutdown { flow } => self.splices.shutdown(flow),
+            Command::TcpClose { flow } => self.splices.close(poll, registry, flow, false),
+            Command::TcpReset { flow } => self.splices.close(poll, registry, flow, true),
+            Command::UdpOpen { mapping } => self.udp.open(gateway, poll, registry, mapping),
+            Command::UdpSend {
+                mapping,
+                destination,
+                payload,
+            } => {
+                if !self.udp.send(mapping, destination, payload) {
+                    gateway.count_send_failure();
+                }
+            }
+            Command::UdpClose { mapping } => self.udp.close(poll, registry, mapping),
+            Command::EchoOpen { mapping } => self.echo.open(gateway, poll, registry, mapping),
+            Command::EchoSend {
+                mapping,
+                destination,
+                sequence,
+                data,
+            } => {
+                if !self.echo.send(mapping, destination, sequence, data) {
+                    gateway.count_send_failure();
+                }
+            }
+            Command::EchoClose { mapping } => self.echo.close(poll, registry, mapping),
+        }
+        true
+    }
+
+    /// Takes what the control loop has sent; false when the loop is to end.
+    fn handle_inputs(&mut self, now: Instant) -> bool {
+        loop {
+            match self.inputs.try_recv() {
+                Ok(Input::SetPeers(peers)) => self.gateway.set_peers(now, peers),
+                Ok(Input::AddToCounters(counted)) => {
+                    for (peer, rx_bytes, tx_bytes) in counted {
+                        self.gateway.add_to_counters(&peer, rx_bytes, tx_bytes);
+                    }
+                }
+                Ok(Input::SetOwnAddresses(own)) => self.gateway.set_own_addresses(own),
+                Ok(Input::Report(reply)) => {
+                    let _ = reply.try_send(Snapshot {
+                        at: now,
+                        peers: self.gateway.peers(),
+                        drops: self.gateway.drops().clone(),
+                        flows: self.gateway.flow_counts(),
+                    });
+                }
+                Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Which socket an event is for.
+//!
+//! Tokens are never used again, so an event that was under way when its socket was closed finds
+//! nothing instead of somebody else's socket.
+
+use std::collections::HashMap;
+
+use mio::Token;
+use popup_gateway_core::{EchoMapping, TcpFlow, UdpMapping};
+
+/// Whose socket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    WireGuard(usize),
+    Waker,
+    Tcp(TcpFlow),
+    Udp(UdpMapping),
+    Echo(EchoMapping),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    owners: HashMap<Token, Owner>,
+    next: usize,
+}
+
+impl Registry {
+    pub(super) fn insert(&mut self, owner: Owner) -> Token {
+        let token = Token(self.next);
+        self.next += 1;
+        self.owners.insert(token, owner);
+        token
+    }
+
+    pub(super) fn remove(&mut self, token: Token) {
+        self.owners.remove(&token);
+    }
+
+    pub(super) fn owner(&self, token: Token) -> Option<Owner> {
+        self.owners.get(&token).copied()
+    }
+}

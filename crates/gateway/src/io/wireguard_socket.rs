@@ -1,0 +1,203 @@
+//! The UDP socket that peers speak to, with the kernel's batching where it has it.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Room for bursts. Without CAP_NET_ADMIN the kernel grants at most `net.core.{r,w}mem_max`.
+const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest buffer that UDP_GRO fills at once.
+const RECEIVE_BYTES: usize = 65_536;
+
+/// How long a full send buffer is waited for before the datagrams are dropped. It empties as fast
+/// as the link sends, so this is only reached when the link is down.
+const SEND_PATIENCE: Duration = Duration::from_millis(5);
+
+/// A socket bound to one port, for IPv6 and IPv4 where the system has both.
+pub(crate) struct WireGuardSocket {
+    socket: std::net::UdpSocket,
+    state: UdpSocketState,
+    ipv6: bool,
+}
+
+/// Buffers for one call of `recvmmsg`, shared by all sockets of a loop.
+pub(super) struct ReceiveBuffers {
+    bytes: Vec<u8>,
+    meta: [RecvMeta; BATCH_SIZE],
+}
+
+impl Default for ReceiveBuffers {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; BATCH_SIZE * RECEIVE_BYTES],
+            meta: [RecvMeta::default(); BATCH_SIZE],
+        }
+    }
+}
+
+impl WireGuardSocket {
+    /// Opens the socket. An unprivileged process may bind ports below 1024 only where
+    /// `net.ipv4.ip_unprivileged_port_start` says so, as it does in containers.
+    pub(crate) fn bind(port: u16) -> io::Result<Self> {
+        let (socket, ipv6) = match Self::open(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(error) if no_ipv6(&error) => (
+                Self::open(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())?,
+                false,
+            ),
+            opened => (opened?, true),
+        };
+        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+        let socket = std::net::UdpSocket::from(socket);
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // WireGuard's datagrams may be fragmented on a path narrower than the tunnel assumes, as
+        // the kernel's own WireGuard lets them; QUIC's library says otherwise.
+        rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT)?;
+        if ipv6 {
+            rustix::net::sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DONT)?;
+        }
+        Ok(Self {
+            socket,
+            state,
+            ipv6,
+        })
+    }
+
+    fn open(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if domain == Domain::IPV6 {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        Ok(socket)
+    }
+
+    pub(super) fn register(&self, registry: &mio::Registry, token: Token) -> io::Result<()> {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    /// Reads what has arrived, one datagram at a time to `take`. False when nothing is left.
+    pub(super) fn receive(
+        &self,
+        buffers: &mut ReceiveBuffers,
+        mut take: impl FnMut(SocketAddr, &[u8]),
+    ) -> bool {
+        let mut slices = buffers.bytes.chunks_mut(RECEIVE_BYTES).map(IoSliceMut::new);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        let received = match self.state.recv(
+            UdpSockRef::from(&self.socket),
+            &mut slices,
+            &mut buffers.meta,
+        ) {
+            Ok(received) => received,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!("cannot receive: {error}");
+                }
+                // An error of one datagram (an ICMP answer to an earlier one) hides no other.
+                return error.kind() != io::ErrorKind::WouldBlock;
+            }
+        };
+        for (meta, bytes) in buffers.meta.iter().zip(&slices).take(received) {
+            let source = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
+                take(source, datagram);
+            }
+        }
+        true
+    }
+
+    /// Sends datagrams of `segment_size` bytes each, the last one perhaps shorter. Returns how
+    /// many could not be sent.
+    pub(super) fn send(
+        &self,
+        destination: SocketAddr,
+        contents: &[u8],
+        segment_size: usize,
+    ) -> usize {
+        let destination = match destination.ip() {
+            IpAddr::V4(address) if self.ipv6 => {
+                (address.to_ipv6_mapped(), destination.port()).into()
+            }
+            _ => destination,
+        };
+        let mut failed = 0;
+        let mut rest = contents;
+        while !rest.is_empty() {
+            // Asked anew each time: the number falls to 1 when the kernel refuses segmentation.
+            let batch = segment_size
+                .saturating_mul(self.state.max_gso_segments().max(1))
+                .min(rest.len());
+            let (now, later) = rest.split_at(batch);
+            failed += self.send_batch(destination, now, segment_size);
+            rest = later;
+        }
+        failed
+    }
+
+    fn send_batch(&self, destination: SocketAddr, contents: &[u8], segment_size: usize) -> usize {
+        let transmit = quinn_udp::Transmit {
+            destination,
+            ecn: None,
+            contents,
+            segment_size: Some(segment_size),
+            src_ip: None,
+        };
+        let count = contents.len().div_ceil(segment_size.max(1));
+        for _ in 0..3 {
+            match self
+                .state
+                .try_send(UdpSockRef::from(&self.socket), &transmit)
+            {
+                Ok(()) => return 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.wait_for_room() {
+                        return count;
+                    }
+                }
+                Err(error) if self.state.max_gso_segments() == 1 && count > 1 => {
+                    tracing::info!(
+                        "segmentation offload refused ({error}); sending datagrams one by one"
+                    );
+                    return contents
+                        .chunks(segment_size)
+                        .map(|datagram| self.send_batch(destination, datagram, segment_size))
+                        .sum();
+                }
+                Err(error) => {
+                    tracing::debug!("cannot send: {error}");
+                    return count;
+                }
+            }
+        }
+        count
+    }
+
+    fn wait_for_room(&self) -> bool {
+        let fd = self.socket.as_fd();
+        let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+        let patience = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: SEND_PATIENCE.as_nanos() as _,
+        };
+        matches!(poll(&mut fds, Some(&patience)), Ok(ready) if ready > 0)
+    }
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
+    )
+}

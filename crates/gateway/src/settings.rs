@@ -1,0 +1,199 @@
+//! Settings from the environment.
+
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use popup_gateway_core::EgressPolicy;
+use popup_model::{LeaseId, Region};
+
+/// What the gateway is told when it is started.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) region: Region,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) lease_id: LeaseId,
+    pub(crate) lease_expires_at: Timestamp,
+    pub(crate) interface: String,
+    pub(crate) policy: EgressPolicy,
+    pub(crate) peer_to_peer: bool,
+    /// Where to put the UAPI socket; none when unset.
+    pub(crate) uapi_dir: Option<PathBuf>,
+}
+
+/// Everything that is wrong with the environment.
+#[derive(Debug, thiserror::Error)]
+#[error("the environment cannot be used: {}", .0.join("; "))]
+pub(crate) struct SettingsError(Vec<String>);
+
+impl Settings {
+    pub(crate) fn from_environment(
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let mut problems = Vec::new();
+        let mut reader = Reader {
+            environment,
+            problems: &mut problems,
+        };
+        let region = reader.parsed::<Region>("REGION", Some("local"));
+        let state_dir = reader.required("VPN_STATE_DIR");
+        let lease_id = reader.parsed::<LeaseId>("LEASE_ID", None);
+        let lease_expires_at = reader.parsed::<Timestamp>("LEASE_EXPIRES_AT", None);
+        let interface = reader.interface();
+        let policy = reader.policy();
+        let peer_to_peer = reader.parsed::<bool>("PEER_TO_PEER", Some("false"));
+        reader.mode();
+        let uapi_dir = (reader.environment)("WG_UAPI_DIR")
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from);
+        match (
+            region,
+            state_dir,
+            lease_id,
+            lease_expires_at,
+            interface,
+            policy,
+            peer_to_peer,
+        ) {
+            (
+                Some(region),
+                Some(state_dir),
+                Some(lease_id),
+                Some(lease_expires_at),
+                Some(interface),
+                Some(policy),
+                Some(peer_to_peer),
+            ) if problems.is_empty() => Ok(Self {
+                region,
+                state_dir: state_dir.into(),
+                lease_id,
+                lease_expires_at,
+                interface,
+                policy,
+                peer_to_peer,
+                uapi_dir,
+            }),
+            _ => Err(SettingsError(problems)),
+        }
+    }
+}
+
+struct Reader<'a> {
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    problems: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn required(&mut self, name: &str) -> Option<String> {
+        let value = (self.environment)(name).filter(|text| !text.is_empty());
+        if value.is_none() {
+            self.problems.push(format!("{name} is not set"));
+        }
+        value
+    }
+
+    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+        default: Option<&str>,
+    ) -> Option<T> {
+        let text = match default {
+            Some(default) => (self.environment)(name)
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(|| default.to_owned()),
+            None => self.required(name)?,
+        };
+        text.parse()
+            .map_err(|error| self.problems.push(format!("{name}: {error}")))
+            .ok()
+    }
+
+    /// The interface's name becomes a file name; Linux allows 15 characters.
+    fn interface(&mut self) -> Option<String> {
+        let name = (self.environment)("SERVER_INTERFACE").unwrap_or_else(|| "wg0".to_owned());
+        if name.parse::<popup_model::PeerName>().is_ok() {
+            return Some(name);
+        }
+        self.problems
+            .push("SERVER_INTERFACE: 1 to 15 of the characters a-z A-Z 0-9 _ = + . -".to_owned());
+        None
+    }
+
+    fn policy(&mut self) -> Option<EgressPolicy> {
+        let text = (self.environment)("EGRESS_ALLOW").unwrap_or_default();
+        let networks: Result<Vec<Ipv4Net>, _> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::parse)
+            .collect();
+        let policy = networks
+            .map_err(|_| {
+                "EGRESS_ALLOW: a comma-separated list of IPv4 networks such as 10.1.0.0/16"
+                    .to_owned()
+            })
+            .and_then(|networks| EgressPolicy::new(networks).map_err(|error| error.to_string()));
+        policy.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    fn mode(&mut self) {
+        match (self.environment)("GATEWAY_MODE").as_deref() {
+            None | Some("" | "auto" | "socket") => {}
+            Some(other @ ("raw" | "kernel")) => {
+                self.problems.push(format!(
+                    "GATEWAY_MODE: this version has no {other} mode; use auto or socket"
+                ));
+            }
+            Some(_) => self
+                .problems
+                .push("GATEWAY_MODE: auto or socket".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(changes: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let lease = "0123456789abcdef0123456789abcdef";
+        let base = [
+            ("VPN_STATE_DIR", "/s"),
+            ("LEASE_ID", lease),
+            ("LEASE_EXPIRES_AT", "2026-01-02T03:04:05Z"),
+        ];
+        let lookup = |name: &str| {
+            let all = changes.iter().chain(&base);
+            all.clone()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        Settings::from_environment(&lookup)
+    }
+
+    #[test]
+    fn defaults_are_enough_beside_the_lease() {
+        let settings = settings(&[]).unwrap();
+        assert_eq!(settings.region.as_str(), "local");
+        assert_eq!(settings.interface, "wg0");
+        assert!(!settings.peer_to_peer && settings.uapi_dir.is_none());
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let error = settings(&[
+            ("LEASE_ID", "x"),
+            ("EGRESS_ALLOW", "169.254.0.0/16"),
+            ("GATEWAY_MODE", "raw"),
+        ]);
+        let text = error.unwrap_err().to_string();
+        for name in ["LEASE_ID", "EGRESS_ALLOW", "GATEWAY_MODE"] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interface_name_cannot_be_a_path() {
+        assert!(settings(&[("SERVER_INTERFACE", "../x")]).is_err());
+    }
+}
