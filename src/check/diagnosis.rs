@@ -85,6 +85,8 @@ pub(super) struct Probe {
     pub(super) minimum: bool,
     /// Packets as large as the file allows come back.
     pub(super) full: bool,
+    /// Something, whatever it was, has come through the tunnel before.
+    pub(super) heard: bool,
     /// The gateway's port has been closed in the meantime.
     pub(super) refused: bool,
 }
@@ -171,6 +173,7 @@ fn advice_from_pings(probe: Probe) -> Option<String> {
         small,
         minimum,
         full,
+        heard,
         refused,
     } = probe;
     if refused {
@@ -182,10 +185,13 @@ fn advice_from_pings(probe: Probe) -> Option<String> {
              for this path. Put MTU = {MIN_MTU} under [Interface] (now {mtu}), and try again."
         )),
         (true, false, _) => Some(format!(
-            "Small packets pass the tunnel, but packets of {MIN_MTU} bytes are lost: this network \
-             does not carry datagrams as large as WireGuard needs. Try an MTU below {MIN_MTU} under \
-             [Interface] (now {mtu}), or another network."
+            "Small packets pass the tunnel, but packets of {} bytes are lost: this network does \
+             not carry datagrams as large as WireGuard needs. Try a smaller MTU under [Interface] \
+             (now {mtu}), or another network.",
+            mtu.min(MIN_MTU)
         )),
+        // A gateway of another make may answer no pings at all.
+        (false, _, _) if heard => None,
         (false, _, _) => Some(
             "The handshake works, but nothing comes back through the tunnel, not even a ping of the \
              gateway. Is the file's Address the one the gateway gave this peer? Is another device \
@@ -213,6 +219,7 @@ mod tests {
         small: true,
         minimum: true,
         full: true,
+        heard: true,
         refused: false,
     };
 
@@ -294,7 +301,17 @@ mod tests {
                     minimum: false,
                     ..WELL
                 },
-                "MTU below 1280",
+                "packets of 1280 bytes are lost",
+            ),
+            (
+                Probe {
+                    full: false,
+                    minimum: false,
+                    small: false,
+                    heard: false,
+                    ..WELL
+                },
+                "not even a ping",
             ),
             (
                 Probe {
@@ -303,7 +320,7 @@ mod tests {
                     small: false,
                     ..WELL
                 },
-                "not even a ping",
+                "Data stopped coming",
             ),
             (
                 Probe {

@@ -10,6 +10,8 @@ mod dns;
 mod fetch;
 mod link;
 mod netstack;
+mod outside;
+mod pings;
 mod report;
 mod steps;
 mod stream;

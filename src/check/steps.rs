@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use popup_gateway_core::BoringInterface;
 use popup_gateway_core::session::Interface as _;
-use popup_model::{MIN_MTU, PrivateKey};
+use popup_model::PrivateKey;
 use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::conf::Conf;
 use super::diagnosis::{Failure, Probe, advice};
@@ -21,19 +20,10 @@ use super::report::Report;
 use super::stream::TunnelStream;
 use super::target::{Host, Target};
 use super::tunnel::{Handshake, Tunnel};
-use super::{dns, fetch};
-
-/// Length of a small ping's packet, as `ping` makes it.
-const SMALL_PING: u16 = 84;
-
-/// Patience with pings; twice sent.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
+use super::{dns, fetch, outside, pings};
 
 /// Bytes from which on a rate says something about the path and not about its delay.
 const MEASURABLE_BYTES: usize = 64 * 1024;
-
-/// What the socket holds while the tunnel is busy; the system may give less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// What is tried.
 #[derive(Debug)]
@@ -82,9 +72,12 @@ async fn steps(
     report: &mut Report<'_>,
     probe: &mut Option<Probe>,
 ) -> Result<(), Stop> {
-    let (socket, endpoint) = step(report, "resolve", open(plan), |(_, endpoint)| {
-        format!("{} is {endpoint}", plan.conf.endpoint)
-    })
+    let (socket, endpoint) = step(
+        report,
+        "resolve",
+        outside::open(&plan.conf.endpoint, plan.patience),
+        |(_, endpoint)| format!("{} is {endpoint}", plan.conf.endpoint),
+    )
     .await?;
     let link = Link::new(tunnel(plan, endpoint), socket);
     let work = async {
@@ -92,7 +85,7 @@ async fn steps(
         if let (Err(Stop::Failed(failure)), Some(gateway)) = (&outcome, plan.conf.gateway())
             && failure.is_silence_in_the_tunnel()
         {
-            *probe = Some(ask_pings(plan, &link, gateway).await);
+            *probe = Some(pings::probe(&link, gateway, plan.conf.mtu, plan.patience).await);
         }
         outcome
     };
@@ -126,41 +119,6 @@ async fn step<T>(
     }
 }
 
-/// A socket connected to the first of the endpoint's addresses that this machine can send to.
-async fn open(plan: &Plan) -> Result<(UdpSocket, SocketAddr), Failure> {
-    let endpoint = &plan.conf.endpoint;
-    let unresolved = || Failure::Resolve(endpoint.host.clone());
-    let addresses = timeout(
-        plan.patience,
-        lookup_host((endpoint.host.as_str(), endpoint.port)),
-    )
-    .await;
-    let mut failure = unresolved();
-    for address in addresses
-        .map_err(|_| unresolved())?
-        .map_err(|_| unresolved())?
-    {
-        match connect_udp(address).await {
-            Ok(socket) => return Ok((socket, address)),
-            Err(error) => failure = Failure::NoRoute(address, error.kind()),
-        }
-    }
-    Err(failure)
-}
-
-async fn connect_udp(endpoint: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = if endpoint.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0_u16; 8], 0).into()
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(endpoint).await?;
-    // Less than asked for only makes the fetch slower.
-    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER);
-    Ok(socket)
-}
-
 fn tunnel(plan: &Plan, endpoint: SocketAddr) -> Tunnel<popup_gateway_core::BoringSession> {
     let (conf, now) = (&plan.conf, Instant::now());
     let index = rand::rng().random_range(0..1 << 24);
@@ -191,7 +149,7 @@ async fn through_tunnel(
     .await?;
     if let Some(gateway) = plan.conf.gateway() {
         let started_at = Instant::now();
-        let [answered] = pings(link, gateway, [(1, SMALL_PING)], plan.patience).await;
+        let [answered] = pings::pings(link, gateway, [(1, pings::SMALL)], plan.patience).await;
         let took = started_at.elapsed();
         if answered {
             report.passed("ping", took, &format!("{gateway} answers"))?;
@@ -255,7 +213,7 @@ async fn address(plan: &Plan, link: &Link, report: &mut Report<'_>) -> Result<Ip
                 .collect();
             let work = async {
                 if servers.is_empty() {
-                    return resolve_outside(name, target.port, plan.patience).await;
+                    return outside::resolve(name, target.port, plan.patience).await;
                 }
                 let (addresses, server) = dns::resolve(link, &servers, name, plan.patience).await?;
                 Ok((addresses, format!("{server}, through the tunnel")))
@@ -279,29 +237,6 @@ async fn address(plan: &Plan, link: &Link, report: &mut Report<'_>) -> Result<Ip
             Err(Stop::Failed(failure))
         }
     }
-}
-
-async fn resolve_outside(
-    name: &str,
-    port: u16,
-    patience: Duration,
-) -> Result<(Vec<Ipv4Addr>, String), Failure> {
-    let not_found = || Failure::NameNotFound(name.to_owned());
-    let found = timeout(patience, lookup_host((name, port))).await;
-    let found = found.map_err(|_| not_found())?.map_err(|_| not_found())?;
-    let addresses: Vec<Ipv4Addr> = found
-        .filter_map(|address| match address {
-            SocketAddr::V4(address) => Some(*address.ip()),
-            SocketAddr::V6(_) => None,
-        })
-        .collect();
-    if addresses.is_empty() {
-        return Err(not_found());
-    }
-    Ok((
-        addresses,
-        "this machine: the file names no server inside the tunnel".to_owned(),
-    ))
 }
 
 async fn connect(
@@ -349,48 +284,4 @@ async fn get(
         },
     )
     .await
-}
-
-/// What pings of several sizes show.
-async fn ask_pings(plan: &Plan, link: &Link, gateway: Ipv4Addr) -> Probe {
-    let mtu = plan.conf.mtu;
-    let sizes = [(2, SMALL_PING), (3, mtu.min(MIN_MTU)), (4, mtu)];
-    let [small, minimum, full] = pings(link, gateway, sizes, plan.patience).await;
-    let refused = link.with(|tunnel| tunnel.handshake() == Handshake::Refused);
-    Probe {
-        mtu,
-        small,
-        minimum,
-        full,
-        refused,
-    }
-}
-
-/// Which of these pings, given by sequence number and packet length, come back. Each is sent
-/// twice, for one packet lost says nothing.
-async fn pings<const N: usize>(
-    link: &Link,
-    gateway: Ipv4Addr,
-    pings: [(u16, u16); N],
-    patience: Duration,
-) -> [bool; N] {
-    let half = patience.min(PING_PATIENCE) / 2;
-    for _ in 0..2 {
-        link.with(|tunnel| {
-            for (sequence, length) in pings {
-                tunnel.netstack().ping(gateway, sequence, length);
-            }
-        });
-        let all = link.until(|tunnel| {
-            pings
-                .iter()
-                .all(|(sequence, _)| tunnel.netstack().ping_answered(*sequence))
-                .then_some(())
-        });
-        tokio::select! {
-            () = all => break,
-            () = sleep(half) => {}
-        }
-    }
-    pings.map(|(sequence, _)| link.with(|tunnel| tunnel.netstack().ping_answered(sequence)))
 }

@@ -41,6 +41,7 @@ pub(super) struct Tunnel<S> {
     netstack: Netstack,
     transmits: VecDeque<Vec<u8>>,
     handshake: Handshake,
+    heard: bool,
     tick_at: Instant,
     out: Vec<u8>,
 }
@@ -61,6 +62,7 @@ impl<S: Session> Tunnel<S> {
             netstack,
             transmits: VecDeque::new(),
             handshake: Handshake::Silent,
+            heard: false,
             tick_at: now,
             out: vec![0; usize::from(u16::MAX) + OVERHEAD + MIN_OUTPUT],
         }
@@ -78,6 +80,7 @@ impl<S: Session> Tunnel<S> {
                 if source(packet)
                     .is_some_and(|source| self.allowed_ips.iter().any(|net| net.contains(&source)))
                 {
+                    self.heard = true;
                     self.netstack.handle_packet(packet);
                 }
             }
@@ -135,6 +138,11 @@ impl<S: Session> Tunnel<S> {
     /// How the handshake stands.
     pub(super) fn handshake(&self) -> Handshake {
         self.handshake
+    }
+
+    /// Whether any packet has come through the tunnel.
+    pub(super) fn heard(&self) -> bool {
+        self.heard
     }
 
     /// The host behind the tunnel.

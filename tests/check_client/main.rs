@@ -1,5 +1,10 @@
 //! `popup-vpn check` against a gateway that behaves, and against those that do not.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy exempts only the test functions themselves"
+)]
+
 mod gateway;
 
 use std::ffi::OsString;
@@ -247,7 +252,11 @@ fn a_server_that_keeps_silent_fails_the_tls_step() {
         http_port: 443,
         ..Behaviour::default()
     });
-    file.fails_at("tls", "Data stopped coming", &["--url", &format!("https://{NAME}/")]);
+    file.fails_at(
+        "tls",
+        "Data stopped coming",
+        &["--url", &format!("https://{NAME}/")],
+    );
 }
 
 #[test]
