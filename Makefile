@@ -1,0 +1,26 @@
+# The commands a newcomer needs. Each says what it does, installs what is missing on Debian and
+# Ubuntu, and elsewhere says exactly what to type.
+
+CONF ?= popup.conf
+URL ?= http://example.com/
+
+.DEFAULT_GOAL := help
+.PHONY: help run try test lint clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build a release and start the VPN's handler on 127.0.0.1:7071
+	@scripts/run.sh
+
+try: ## Bring CONF (popup.conf) up with a real wg-quick in a namespace of its own and fetch URL
+	@scripts/try.sh '$(CONF)' '$(URL)'
+
+test: ## Run every check and every test (as root, or with sudo: some make network namespaces)
+	@scripts/test.sh
+
+lint: ## Only what reads the code: rustfmt, clippy, shellcheck
+	@scripts/lint.sh
+
+clean: ## Remove everything that was built
+	cargo clean

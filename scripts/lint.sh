@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What reads the code without running it.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+need_rust
+need cc=build-essential shellcheck=shellcheck
+
+step "rustfmt"
+cargo fmt --all --check
+step "shellcheck"
+git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck --external-sources
+step "clippy"
+cargo clippy --workspace --all-targets --locked -- --deny warnings
+if have cargo-deny; then
+  step "licences and sources"
+  cargo deny --offline check licenses bans sources
+fi

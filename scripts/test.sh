@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Every check and every test. The end-to-end tests make network namespaces and run real WireGuard
+# clients in them, as root; the programs under test run as nobody. All traffic stays in there.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+need_rust
+need cc=build-essential shellcheck=shellcheck curl=curl ip=iproute2 ping=iputils-ping dig=dnsutils \
+  wg-quick=wireguard-tools wireguard-go=wireguard-go resolvconf=openresolv nft=nftables unshare=util-linux
+if ! have chromium && ! have chromium-browser && ! have google-chrome; then
+  need chromium=chromium
+fi
+scripts/tools.sh
+scripts/lint.sh
+
+step "both programs"
+cargo build --workspace --bins --locked
+
+if [ "$(id -u)" -ne 0 ]; then
+  have sudo || die "the end-to-end tests need root, and there is no sudo: run this as root"
+  triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env --preserve-env=PATH"
+fi
+step "tests"
+cargo nextest run --workspace --locked
+step "examples in the documentation"
+cargo test --workspace --doc --locked
