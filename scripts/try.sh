@@ -16,7 +16,7 @@ if [ "$(id -u)" -ne 0 ]; then
   as_root "$root/scripts/try.sh" "$conf" "$url"
   exit
 fi
-need wg-quick=wireguard-tools ip=iproute2 ping=iputils-ping curl=curl unshare=util-linux
+need wg-quick=wireguard-tools ip=iproute2 ping=iputils-ping curl=curl unshare=util-linux sysctl=procps nft=nftables
 if ! [ -d /sys/module/wireguard ]; then
   need wireguard-go=wireguard-go
 fi
