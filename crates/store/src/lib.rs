@@ -42,6 +42,18 @@ impl Container {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub(crate) String);
 
+impl Version {
+    /// For implementors of [`DocumentStore`]: wraps what their kind of store calls a version.
+    pub fn from_text(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// As [`Version::from_text`] was given it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A document as it was read.
 #[derive(Clone)]
 pub struct Stored {

@@ -1,0 +1,435 @@
+//! Settings, from the environment.
+//!
+//! All variables are read here and nowhere else, through a function, so that tests never touch
+//! the process's own environment. Every problem is found in one go: whoever corrects a function
+//! app's settings should not have to restart it once for each.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use popup_model::{DEFAULT_PORT, Region, TunnelNetworks};
+
+use crate::vpn::{Host, Options};
+
+/// The longest wait that still leaves time to answer: Azure ends an HTTP call after 230 s.
+const MAX_START_WAIT_S: u64 = 225;
+
+/// What the handler is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The port on 127.0.0.1.
+    pub port: u16,
+    /// Whether the Functions host started this process.
+    pub under_functions: bool,
+    /// Whether requests come from Azure's front end rather than from this machine.
+    pub hosted: bool,
+    /// How to log.
+    pub log: LogSettings,
+    /// What the control plane needs.
+    pub vpn: Options,
+    /// What the local backend needs.
+    pub local: LocalSettings,
+}
+
+/// How to log. Known even when the rest of the settings is wrong.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// Directives of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+    /// One JSON object per line.
+    pub json: bool,
+}
+
+/// What the local backend needs.
+#[derive(Debug, Clone)]
+pub struct LocalSettings {
+    /// Where the documents are.
+    pub state_dir: PathBuf,
+    /// The host in `Endpoint`; the machine's outward address when absent.
+    pub host: Option<Host>,
+    /// The gateway's program; beside this one when absent.
+    pub gateway: Option<PathBuf>,
+    /// Variables for the gateway, each checked and with its value.
+    pub passed_on: Vec<(&'static str, String)>,
+}
+
+/// Settings that cannot work, with the cure for each.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .problems.join("; "))]
+pub struct SettingsError {
+    /// One sentence each.
+    pub problems: Vec<String>,
+    /// The port to answer on nevertheless.
+    pub port: u16,
+    /// Whether the Functions host started this process: then it must not exit.
+    pub under_functions: bool,
+    /// As in [`Settings`].
+    pub hosted: bool,
+    /// As in [`Settings`].
+    pub log: LogSettings,
+}
+
+/// Reads one variable; empty counts as unset.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+struct Reader<'a> {
+    lookup: Lookup<'a>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name)
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.is_empty())
+    }
+
+    fn parse<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        let text = self.text(name)?;
+        text.parse().map_err(|error| self.problem(name, error)).ok()
+    }
+
+    fn problem(&mut self, name: &str, cure: impl fmt::Display) {
+        self.problems.push(format!("{name}: {cure}"));
+    }
+
+    fn port(&mut self, name: &str, default: u16) -> u16 {
+        match self.text(name).map(|text| text.parse::<u16>()) {
+            None => default,
+            Some(Ok(port)) if port > 0 => port,
+            Some(_) => {
+                self.problem(name, "must be a port number from 1 to 65535");
+                default
+            }
+        }
+    }
+
+    fn path(&mut self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.text(name)?);
+        if path.is_absolute() {
+            return Some(path);
+        }
+        self.problem(name, "must be an absolute path");
+        None
+    }
+
+    fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.text(name)?.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" => Some(true),
+            "false" | "0" | "no" => Some(false),
+            _ => {
+                self.problem(name, "must be true or false");
+                None
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks everything.
+    pub fn read(lookup: Lookup<'_>) -> Result<Self, SettingsError> {
+        let mut reader = Reader {
+            lookup,
+            problems: Vec::new(),
+        };
+        // FUNCTIONS_CUSTOMHANDLER_PORT proves nothing: people set it to choose the port. The
+        // worker id is set by the Functions host alone, and the runtime's name in its settings.
+        let under_functions = reader.text("FUNCTIONS_WORKER_RUNTIME").is_some()
+            || reader.text("FUNCTIONS_CUSTOMHANDLER_WORKER_ID").is_some();
+        // The Core Tools on a developer's machine check no function keys and can be reached from
+        // any web page there. So only where Azure runs the host (WEBSITE_INSTANCE_ID is its own)
+        // may a request have another Host than this machine's.
+        let hosted = under_functions
+            && reader.text("WEBSITE_INSTANCE_ID").is_some()
+            && reader.text("AZURE_FUNCTIONS_ENVIRONMENT").as_deref() != Some("Development");
+        let port = reader.port("FUNCTIONS_CUSTOMHANDLER_PORT", 7071);
+        let log = log_settings(&mut reader, under_functions);
+        check_backend(&mut reader);
+        let vpn = options(&mut reader);
+        let local = local_settings(&mut reader);
+        match (vpn, local) {
+            (Some(vpn), Some(local)) if reader.problems.is_empty() => Ok(Self {
+                port,
+                under_functions,
+                hosted,
+                log,
+                vpn,
+                local,
+            }),
+            _ => Err(SettingsError {
+                problems: reader.problems,
+                port,
+                under_functions,
+                hosted,
+                log,
+            }),
+        }
+    }
+}
+
+fn log_settings(reader: &mut Reader<'_>, under_functions: bool) -> LogSettings {
+    let json = match reader.text("LOG_FORMAT").as_deref() {
+        None => under_functions,
+        Some("json") => true,
+        Some("text") => false,
+        Some(_) => {
+            reader.problem("LOG_FORMAT", "must be text or json");
+            under_functions
+        }
+    };
+    let mut filter = reader.text("RUST_LOG").unwrap_or_else(|| "info".to_owned());
+    if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
+        reader.problem(
+            "RUST_LOG",
+            "must be a filter such as info or popup_vpn=debug,info",
+        );
+        "info".clone_into(&mut filter);
+    }
+    LogSettings { filter, json }
+}
+
+fn check_backend(reader: &mut Reader<'_>) {
+    let azure = match reader.text("VPN_BACKEND").as_deref() {
+        None => reader.text("SUBSCRIPTION_ID").is_some(),
+        Some("azure") => true,
+        Some("local") => false,
+        Some(_) => {
+            reader.problem("VPN_BACKEND", "must be local or azure");
+            false
+        }
+    };
+    if azure {
+        let cure = "azure, chosen by it or by SUBSCRIPTION_ID, is not in this build yet: \
+                    set VPN_BACKEND=local, or use a later release";
+        reader.problem("VPN_BACKEND", cure);
+    }
+}
+
+fn options(reader: &mut Reader<'_>) -> Option<Options> {
+    let network = reader
+        .parse::<Ipv4Net>("SERVER_NETWORK")
+        .unwrap_or_else(|| Ipv4Net::new_assert([10, 8, 0, 0].into(), 24));
+    if let Err(error) = TunnelNetworks::with_random_ula(network) {
+        reader.problem("SERVER_NETWORK", error);
+    }
+    let regions = reader.text("REGIONS").unwrap_or_else(|| "local".to_owned());
+    let regions: Result<Vec<Region>, _> = list(&regions).map(str::parse).collect();
+    let regions = match regions {
+        Ok(regions) if !regions.is_empty() => Some(regions),
+        Ok(_) => {
+            reader.problem("REGIONS", "must name at least one region");
+            None
+        }
+        Err(error) => {
+            reader.problem("REGIONS", error);
+            None
+        }
+    };
+    let start_wait = reader.parse("START_WAIT_SECONDS").unwrap_or(200);
+    if !(1..=MAX_START_WAIT_S).contains(&start_wait) {
+        reader.problem(
+            "START_WAIT_SECONDS",
+            format_args!("must be from 1 to {MAX_START_WAIT_S}"),
+        );
+    }
+    Some(Options {
+        regions: regions?,
+        network: network.trunc(),
+        ports: vec![reader.port("VPN_PORT", DEFAULT_PORT)],
+        start_wait: Duration::from_secs(start_wait),
+        stop_wait: Duration::from_secs(20),
+        apply_wait: Duration::from_secs(10),
+        poll: Duration::from_millis(100),
+        operation_time: Duration::from_secs(30),
+    })
+}
+
+fn local_settings(reader: &mut Reader<'_>) -> Option<LocalSettings> {
+    let host = reader.parse("VPN_ENDPOINT_HOST");
+    let gateway = reader.path("POPUP_GATEWAY");
+    let passed_on = passed_on(reader);
+    let state_dir = reader.path("VPN_STATE_DIR").or_else(|| {
+        let state_home = reader.text("XDG_STATE_HOME").map(PathBuf::from);
+        let home = reader
+            .text("HOME")
+            .map(|home| PathBuf::from(home).join(".local/state"));
+        let base = state_home.filter(|path| path.is_absolute()).or(home)?;
+        Some(base.join("popup-vpn"))
+    });
+    if state_dir.is_none() {
+        reader.problem("VPN_STATE_DIR", "must name a directory, as HOME is not set");
+    }
+    Some(LocalSettings {
+        state_dir: state_dir?,
+        host,
+        gateway,
+        passed_on,
+    })
+}
+
+/// What the gateway reads itself; checked here, so that a mistake shows before anything starts.
+fn passed_on(reader: &mut Reader<'_>) -> Vec<(&'static str, String)> {
+    let mut variables = Vec::new();
+    let interface = reader
+        .text("SERVER_INTERFACE")
+        .unwrap_or_else(|| "wg0".to_owned());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_=+.-".contains(&b);
+    let dots = interface.bytes().all(|b| b == b'.');
+    if interface.len() > 15 || dots || !interface.bytes().all(plain) {
+        let cure = "must be 1 to 15 of the characters a-z A-Z 0-9 _ = + . -, as wg0";
+        reader.problem("SERVER_INTERFACE", cure);
+    }
+    variables.push(("SERVER_INTERFACE", interface));
+    if let Some(text) = reader.text("EGRESS_ALLOW") {
+        let nets: Result<Vec<IpNet>, ()> = list(&text).map(network).collect();
+        match nets {
+            Ok(nets) => {
+                let nets: Vec<String> = nets.iter().map(IpNet::to_string).collect();
+                variables.push(("EGRESS_ALLOW", nets.join(",")));
+            }
+            Err(()) => reader.problem(
+                "EGRESS_ALLOW",
+                "must be networks such as 192.168.1.0/24,fd00::/8",
+            ),
+        }
+    }
+    if let Some(allowed) = reader.boolean("PEER_TO_PEER") {
+        variables.push(("PEER_TO_PEER", allowed.to_string()));
+    }
+    if let Some(path) = reader.path("WG_UAPI_DIR") {
+        variables.push(("WG_UAPI_DIR", path.display().to_string()));
+    }
+    for name in ["GATEWAY_MODE", "PATH"] {
+        if let Some(text) = reader.text(name) {
+            variables.push((name, text));
+        }
+    }
+    variables
+}
+
+fn network(text: &str) -> Result<IpNet, ()> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .map(|net| net.trunc())
+        .or_else(|_| address())
+        .map_err(drop)
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' '])
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::read(&|name| {
+            let home = [("HOME", "/home/me")];
+            let found = variables
+                .iter()
+                .chain(&home)
+                .find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn nothing_set_is_the_local_default() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.port, 7071);
+        assert_eq!(settings.vpn.ports, [51820]);
+        assert_eq!(settings.vpn.network, "10.8.0.0/24".parse().unwrap());
+        assert_eq!(settings.vpn.regions, ["local".parse().unwrap()]);
+        assert_eq!(
+            settings.local.state_dir,
+            PathBuf::from("/home/me/.local/state/popup-vpn")
+        );
+        assert!(!settings.under_functions && !settings.hosted && !settings.log.json);
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let error = read(&[
+            ("FUNCTIONS_CUSTOMHANDLER_PORT", "0"),
+            ("VPN_PORT", "70000"),
+            ("VPN_ENDPOINT_HOST", "a b"),
+            ("SERVER_NETWORK", "8.8.8.0/24"),
+            ("SERVER_INTERFACE", "../wg0"),
+            ("REGIONS", "local,../etc"),
+            ("EGRESS_ALLOW", "everything"),
+            ("PEER_TO_PEER", "perhaps"),
+            ("START_WAIT_SECONDS", "226"),
+            ("LOG_FORMAT", "xml"),
+            ("VPN_STATE_DIR", "relative"),
+            ("VPN_BACKEND", "cloud"),
+        ])
+        .unwrap_err();
+        let text = error.to_string();
+        for name in [
+            "FUNCTIONS_CUSTOMHANDLER_PORT",
+            "VPN_PORT",
+            "VPN_ENDPOINT_HOST",
+            "SERVER_NETWORK",
+            "SERVER_INTERFACE",
+            "REGIONS",
+            "EGRESS_ALLOW",
+            "PEER_TO_PEER",
+            "START_WAIT_SECONDS",
+            "LOG_FORMAT",
+            "VPN_STATE_DIR",
+            "VPN_BACKEND",
+        ] {
+            assert!(
+                text.contains(&format!("{name}: ")),
+                "{name} is missing in {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_subscription_chooses_azure_unless_told_otherwise() {
+        assert!(
+            read(&[("SUBSCRIPTION_ID", "x")])
+                .unwrap_err()
+                .to_string()
+                .contains("not in this build")
+        );
+        assert!(read(&[("VPN_BACKEND", "azure")]).is_err());
+        assert!(read(&[("SUBSCRIPTION_ID", "x"), ("VPN_BACKEND", "local")]).is_ok());
+    }
+
+    #[test]
+    fn choosing_a_port_by_hand_does_not_open_the_trust_boundary() {
+        let settings = read(&[("FUNCTIONS_CUSTOMHANDLER_PORT", "8080")]).unwrap();
+        assert!(!settings.under_functions && !settings.hosted);
+    }
+
+    #[test]
+    fn only_azure_itself_opens_the_trust_boundary() {
+        let custom = ("FUNCTIONS_WORKER_RUNTIME", "custom");
+        let instance = ("WEBSITE_INSTANCE_ID", "abc");
+        let core_tools = read(&[custom]).unwrap();
+        assert!(core_tools.under_functions && !core_tools.hosted && core_tools.log.json);
+        assert!(read(&[custom, instance]).unwrap().hosted);
+        let development = ("AZURE_FUNCTIONS_ENVIRONMENT", "Development");
+        assert!(!read(&[custom, instance, development]).unwrap().hosted);
+    }
+
+    #[test]
+    fn the_gateway_gets_checked_text_only() {
+        let settings = read(&[
+            ("EGRESS_ALLOW", "192.168.1.7/24, 10.1.2.3"),
+            ("PEER_TO_PEER", "1"),
+        ]);
+        let passed_on = settings.unwrap().local.passed_on;
+        assert!(passed_on.contains(&("EGRESS_ALLOW", "192.168.1.0/24,10.1.2.3/32".to_owned())));
+        assert!(passed_on.contains(&("PEER_TO_PEER", "true".to_owned())));
+        assert!(passed_on.contains(&("SERVER_INTERFACE", "wg0".to_owned())));
+    }
+}

@@ -1,0 +1,117 @@
+//! A store in memory that can be made to fail.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use popup_store::{Container, DocumentStore, Expect, StoreError, Stored, Version};
+
+type Key = (Container, String);
+
+/// Documents in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    documents: HashMap<Key, (u64, Vec<u8>)>,
+    versions: u64,
+    writes: usize,
+    /// From which write on writes fail.
+    writes_fail_from: Option<usize>,
+    reads_fail: bool,
+}
+
+impl MemoryStore {
+    /// Lets `successes` more writes through and fails those after them; `None` heals.
+    pub fn fail_writes_after(&self, successes: Option<usize>) {
+        let mut state = self.state();
+        state.writes_fail_from = successes.map(|successes| state.writes + successes);
+    }
+
+    /// Whether reads fail.
+    pub fn fail_reads(&self, fail: bool) {
+        self.state().reads_fail = fail;
+    }
+
+    /// How many writes have been tried and not refused for a conflict.
+    pub fn writes(&self) -> usize {
+        self.state().writes
+    }
+
+    /// Everything that is stored.
+    pub fn content(&self) -> HashMap<(&'static str, String), Vec<u8>> {
+        let state = self.state();
+        let documents = state.documents.iter();
+        documents
+            .map(|((c, name), (_, bytes))| ((c.name(), name.clone()), bytes.clone()))
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(operation: &'static str, container: Container, name: &str) -> StoreError {
+    let (container, name) = (container.name(), name.to_owned());
+    StoreError::Unavailable {
+        operation,
+        container,
+        name,
+        source: "injected".into(),
+    }
+}
+
+#[async_trait]
+impl DocumentStore for MemoryStore {
+    async fn read(&self, container: Container, name: &str) -> Result<Option<Stored>, StoreError> {
+        tokio::task::yield_now().await;
+        let state = self.state();
+        if state.reads_fail {
+            return Err(unavailable("read", container, name));
+        }
+        let found = state.documents.get(&(container, name.to_owned()));
+        Ok(found.map(|(version, bytes)| Stored {
+            bytes: bytes.clone(),
+            version: Version::from_text(version.to_string()),
+        }))
+    }
+
+    async fn write(
+        &self,
+        container: Container,
+        name: &str,
+        bytes: &[u8],
+        expect: &Expect,
+    ) -> Result<Version, StoreError> {
+        tokio::task::yield_now().await;
+        let mut state = self.state();
+        let key = (container, name.to_owned());
+        let found = state
+            .documents
+            .get(&key)
+            .map(|(v, _)| Version::from_text(v.to_string()));
+        let as_expected = match expect {
+            Expect::Absent => found.is_none(),
+            Expect::Version(version) => found.as_ref() == Some(version),
+        };
+        if !as_expected {
+            let (container, name) = (container.name(), name.to_owned());
+            return Err(StoreError::Conflict { container, name });
+        }
+        if state
+            .writes_fail_from
+            .is_some_and(|from| state.writes >= from)
+        {
+            return Err(unavailable("write", container, name));
+        }
+        state.writes += 1;
+        state.versions += 1;
+        let version = state.versions;
+        state.documents.insert(key, (version, bytes.to_vec()));
+        Ok(Version::from_text(version.to_string()))
+    }
+}

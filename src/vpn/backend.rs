@@ -1,0 +1,82 @@
+//! Where gateways run: a child process here, a container group in Azure.
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use popup_model::{Lease, LeaseId, Region, ServerConfig};
+
+use super::Host;
+
+/// Makes, finds and deletes gateways. It decides nothing.
+#[async_trait]
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Looks at what is there now.
+    async fn observe(&self, region: &Region) -> Result<Sighting, BackendError>;
+
+    /// Makes a gateway that runs under `lease`. Nothing is there when this is called.
+    async fn create(
+        &self,
+        region: &Region,
+        lease: &Lease,
+        config: &ServerConfig,
+    ) -> Result<(), BackendError>;
+
+    /// Deletes whatever is there; fine when nothing is.
+    async fn delete(&self, region: &Region) -> Result<(), BackendError>;
+}
+
+/// What a backend sees in a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The container group, or the child process.
+    pub group: Group,
+    /// How clients reach it, where known.
+    pub host: Option<Host>,
+    /// The address behind `host`, where known.
+    pub public_ip: Option<IpAddr>,
+}
+
+/// The place in which a gateway runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Group {
+    /// Nothing is there.
+    Absent,
+    /// Something is there.
+    Present {
+        /// The lease it was made for; absent when it is not ours to read.
+        lease: Option<LeaseId>,
+        /// How far it is.
+        phase: Phase,
+    },
+}
+
+/// The life of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// On its way, or about to be restarted by the backend.
+    Starting,
+    /// The process runs; whether it is ready is in its status.
+    Running,
+    /// On its way out.
+    Stopping,
+    /// The process ended by itself with exit code 0 and stays down.
+    Ended,
+    /// It cannot run, and the platform says why.
+    Failed(String),
+}
+
+/// Why a backend did not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} the gateway in {region}: {source}")]
+pub struct BackendError {
+    /// `observe`, `create` or `delete`.
+    pub operation: &'static str,
+    /// Where.
+    pub region: Region,
+    /// Trying again cannot help; the text of `source` is then fit for the caller.
+    pub permanent: bool,
+    /// What went wrong.
+    pub source: Box<dyn Error + Send + Sync>,
+}

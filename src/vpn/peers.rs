@@ -1,0 +1,198 @@
+//! Changes of the server configuration. Pure: keys and time are arguments.
+//!
+//! Invariant: what comes back is a configuration that can be written (`Control::validate`), or an
+//! error; addresses come from the tunnel networks and never from a caller.
+
+use std::collections::HashSet;
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use popup_model::document::Extra;
+use popup_model::{
+    ClientSettings, Control as _, MAX_PEERS, Peer, PeerName, PresharedKey, PrivateKey,
+    ServerConfig, TunnelNetworks,
+};
+
+use super::request::{ClientWish, PeerWish};
+use crate::error::Error;
+
+/// Keys made in advance for one request, however often it has to try.
+#[derive(Debug)]
+pub struct FreshKeys {
+    /// For a peer that brings no key of its own.
+    pub private: PrivateKey,
+    /// For a peer that wants one.
+    pub preshared: PresharedKey,
+}
+
+impl FreshKeys {
+    /// From the operating system's random source.
+    pub fn generate() -> Self {
+        Self {
+            private: PrivateKey::generate(),
+            preshared: PresharedKey::generate(),
+        }
+    }
+}
+
+/// What became of a wish for a peer.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// The peer as it is in the configuration.
+    pub peer: Peer,
+    /// What was there under its name before.
+    pub previous: Option<Peer>,
+    /// Its private key, unless the caller has it or it was given out before.
+    pub private_key: Option<PrivateKey>,
+    /// Whether keys were set, so that there is a configuration to give.
+    pub changed: bool,
+}
+
+/// Adds a peer, or gives an existing one new keys, or finds that there is nothing to do.
+pub fn place(
+    config: &mut ServerConfig,
+    wish: &PeerWish,
+    client: &ClientWish,
+    keys: &FreshKeys,
+    now: Timestamp,
+) -> Result<Placed, Error> {
+    let name = match &wish.name {
+        Some(name) => name.clone(),
+        None => free_name(config),
+    };
+    let existing = config.peers.iter().position(|peer| peer.name == name);
+    let previous = existing.map(|index| config.peers[index].clone());
+    if let Some(peer) = previous.as_ref().filter(|_| !wish.replace) {
+        let (peer, previous) = (peer.clone(), previous.clone());
+        return Ok(Placed {
+            peer,
+            previous,
+            private_key: None,
+            changed: false,
+        });
+    }
+
+    let private_key = wish.public_key.is_none().then(|| keys.private.clone());
+    let public_key = wish.public_key.unwrap_or_else(|| keys.private.public_key());
+    let owner = config
+        .peers
+        .iter()
+        .find(|peer| peer.public_key == public_key && peer.name != name);
+    if let Some(owner) = owner {
+        return Err(Error::PeerExists(owner.name.clone()));
+    }
+    let preshared_key = wish.preshared_key.then(|| keys.preshared.clone());
+    let peer = match (&previous, existing) {
+        (Some(previous), Some(index)) => {
+            let client = shape(previous.client.clone(), client);
+            let peer = Peer {
+                public_key,
+                preshared_key,
+                client,
+                ..previous.clone()
+            };
+            config.peers[index] = peer.clone();
+            peer
+        }
+        _ => {
+            if config.peers.len() >= MAX_PEERS {
+                return Err(Error::TooManyPeers);
+            }
+            let peer = Peer {
+                name,
+                public_key,
+                preshared_key,
+                allowed_ips: config.networks.lowest_free(config.assigned())?,
+                created_at: now,
+                expires_at: None,
+                quota_bytes: None,
+                owner: None,
+                client: shape(ClientSettings::default(), client),
+                extra: Extra::new(),
+            };
+            config.peers.push(peer.clone());
+            peer
+        }
+    };
+    Ok(Placed {
+        peer,
+        previous,
+        private_key,
+        changed: true,
+    })
+}
+
+/// Takes back what [`place`] did, if it is still there; false when there is nothing to take back.
+pub fn unplace(config: &mut ServerConfig, placed: &Placed) -> bool {
+    let made =
+        |peer: &Peer| peer.name == placed.peer.name && peer.public_key == placed.peer.public_key;
+    let Some(index) = config
+        .peers
+        .iter()
+        .position(made)
+        .filter(|_| placed.changed)
+    else {
+        return false;
+    };
+    match &placed.previous {
+        Some(previous) => config.peers[index] = previous.clone(),
+        None => drop(config.peers.remove(index)),
+    }
+    true
+}
+
+/// Removes a peer and returns it.
+pub fn remove(config: &mut ServerConfig, name: &PeerName) -> Result<Peer, Error> {
+    match config.peers.iter().position(|peer| peer.name == *name) {
+        Some(index) => Ok(config.peers.remove(index)),
+        None => Err(Error::PeerNotFound(name.clone())),
+    }
+}
+
+/// Brings the tunnel network and the ports in line with the settings; false when they were.
+pub fn adopt_settings(
+    config: &mut ServerConfig,
+    network: Ipv4Net,
+    ports: &[u16],
+) -> Result<bool, Error> {
+    let networks = TunnelNetworks::new(network, config.networks.ipv6())?;
+    if config.networks == networks && config.ports == ports {
+        return Ok(false);
+    }
+    let changed = ServerConfig {
+        networks,
+        ports: ports.to_vec(),
+        ..config.clone()
+    };
+    changed.validate().map_err(|_| {
+        Error::ConfigurationInvalid(format!(
+            "SERVER_NETWORK is {network}, but there are peers with addresses in {}: delete them, \
+             or set SERVER_NETWORK back",
+            config.networks.ipv4(),
+        ))
+    })?;
+    *config = changed;
+    Ok(true)
+}
+
+fn shape(settings: ClientSettings, wish: &ClientWish) -> ClientSettings {
+    ClientSettings {
+        dns: wish.dns.clone().unwrap_or(settings.dns),
+        allowed_ips: wish.allowed_ips.clone().unwrap_or(settings.allowed_ips),
+        mtu: wish.mtu.unwrap_or(settings.mtu),
+        extra: settings.extra,
+    }
+}
+
+/// `peer-N` with the lowest N that is free.
+fn free_name(config: &ServerConfig) -> PeerName {
+    let taken: HashSet<&str> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
+    (1..=config.peers.len() + 1)
+        .map(|number| format!("peer-{number}"))
+        .find(|name| !taken.contains(name.as_str()))
+        .and_then(|name| name.parse().ok())
+        .expect("of N + 1 valid names, N peers leave one free")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+fn config(network: &str) -> ServerConfig {
+    let networks = TunnelNetworks::with_random_ula(network.parse().unwrap()).unwrap();
+    ServerConfig::new(networks, vec![51820])
+}
+
+fn named(name: &str) -> PeerWish {
+    PeerWish {
+        name: Some(name.parse().unwrap()),
+        ..PeerWish::default()
+    }
+}
+
+fn put(config: &mut ServerConfig, wish: &PeerWish) -> Result<Placed, Error> {
+    place(
+        config,
+        wish,
+        &ClientWish::default(),
+        &FreshKeys::generate(),
+        now(),
+    )
+}
+
+#[test]
+fn a_new_peer_gets_the_lowest_free_address_and_its_keys() {
+    let mut config = config("10.8.0.0/24");
+    let first = put(&mut config, &named("phone")).unwrap();
+    let second = put(&mut config, &named("laptop")).unwrap();
+    assert_eq!(first.peer.addresses()[0].to_string(), "10.8.0.2");
+    assert_eq!(second.peer.addresses()[0].to_string(), "10.8.0.3");
+    let private = first.private_key.unwrap();
+    assert_eq!(private.public_key(), first.peer.public_key);
+    assert!(first.changed && first.peer.preshared_key.is_some());
+    config.validate().unwrap();
+}
+
+#[test]
+fn peers_without_a_name_get_the_lowest_number() {
+    let mut config = config("10.8.0.0/24");
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(
+            put(&mut config, &PeerWish::default())
+                .unwrap()
+                .peer
+                .name
+                .to_string(),
+        );
+    }
+    assert_eq!(names, ["peer-1", "peer-2", "peer-3"]);
+    remove(&mut config, &"peer-2".parse().unwrap()).unwrap();
+    assert_eq!(
+        put(&mut config, &PeerWish::default())
+            .unwrap()
+            .peer
+            .name
+            .as_str(),
+        "peer-2"
+    );
+}
+
+#[test]
+fn a_known_name_changes_nothing() {
+    let mut config = config("10.8.0.0/24");
+    put(&mut config, &named("phone")).unwrap();
+    let before = config.clone();
+    let again = put(&mut config, &named("phone")).unwrap();
+    assert!(!again.changed && again.private_key.is_none());
+    assert_eq!(config, before);
+}
+
+#[test]
+fn replacing_keeps_the_address_and_kills_the_old_key() {
+    let mut config = config("10.8.0.0/24");
+    let client = ClientWish {
+        mtu: Some(1300),
+        ..ClientWish::default()
+    };
+    let old = place(
+        &mut config,
+        &named("phone"),
+        &client,
+        &FreshKeys::generate(),
+        now(),
+    )
+    .unwrap();
+    let new = put(
+        &mut config,
+        &PeerWish {
+            replace: true,
+            ..named("phone")
+        },
+    )
+    .unwrap();
+    assert_eq!(new.peer.allowed_ips, old.peer.allowed_ips);
+    assert_eq!(new.peer.client.mtu, 1300, "what was not asked for stays");
+    assert_ne!(new.peer.public_key, old.peer.public_key);
+    assert_ne!(new.peer.preshared_key, old.peer.preshared_key);
+    assert_eq!(config.peers, [new.peer]);
+}
+
+#[test]
+fn replacing_nobody_adds() {
+    let mut config = config("10.8.0.0/24");
+    assert!(
+        put(
+            &mut config,
+            &PeerWish {
+                replace: true,
+                ..named("phone")
+            }
+        )
+        .unwrap()
+        .changed
+    );
+    assert_eq!(config.peers.len(), 1);
+}
+
+#[test]
+fn a_callers_key_is_used_and_no_private_key_is_made() {
+    let mut config = config("10.8.0.0/24");
+    let public_key = Some(PrivateKey::generate().public_key());
+    let wish = PeerWish {
+        public_key,
+        preshared_key: false,
+        ..named("phone")
+    };
+    let placed = put(&mut config, &wish).unwrap();
+    assert_eq!(Some(placed.peer.public_key), public_key);
+    assert!(placed.private_key.is_none() && placed.peer.preshared_key.is_none());
+    let error = put(
+        &mut config,
+        &PeerWish {
+            public_key,
+            ..named("laptop")
+        },
+    )
+    .unwrap_err();
+    assert!(matches!(error, Error::PeerExists(name) if name.as_str() == "phone"));
+    assert_eq!(config.peers.len(), 1);
+}
+
+#[test]
+fn an_exhausted_network_is_an_error_and_changes_nothing() {
+    let mut config = config("10.8.0.0/30");
+    put(&mut config, &named("phone")).unwrap();
+    let before = config.clone();
+    let error = put(&mut config, &named("laptop")).unwrap_err();
+    assert!(matches!(error, Error::NetworkExhausted(_)), "{error}");
+    assert_eq!(config, before);
+    put(
+        &mut config,
+        &PeerWish {
+            replace: true,
+            ..named("phone")
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn taking_back_restores_what_was_there() {
+    let mut config = config("10.8.0.0/24");
+    let empty = config.clone();
+    let added = put(&mut config, &named("phone")).unwrap();
+    let one = config.clone();
+    let replaced = put(
+        &mut config,
+        &PeerWish {
+            replace: true,
+            ..named("phone")
+        },
+    )
+    .unwrap();
+    assert!(!unplace(&mut config, &added), "its key is gone already");
+    assert!(unplace(&mut config, &replaced));
+    assert_eq!(config, one);
+    assert!(unplace(&mut config, &added));
+    assert_eq!(config, empty);
+}
+
+#[test]
+fn settings_change_the_network_only_where_every_peer_stays_inside() {
+    let mut config = config("10.8.0.0/24");
+    put(&mut config, &named("phone")).unwrap();
+    let settle = |config: &mut ServerConfig, network: &str| {
+        adopt_settings(config, network.parse().unwrap(), &[51820])
+    };
+    assert!(!settle(&mut config, "10.8.0.0/24").unwrap());
+    assert!(settle(&mut config, "10.8.0.0/23").unwrap());
+    let error = settle(&mut config, "10.9.0.0/24").unwrap_err();
+    assert!(matches!(error, Error::ConfigurationInvalid(_)), "{error}");
+    assert_eq!(config.networks.ipv4(), "10.8.0.0/23".parse().unwrap());
+    assert!(adopt_settings(&mut config, "10.8.0.0/23".parse().unwrap(), &[443]).unwrap());
+    assert_eq!(config.ports, [443]);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_done_the_configuration_can_be_written(
+        steps in proptest::collection::vec((0u8..4, 0usize..6), 0..40),
+    ) {
+        let mut config = config("10.8.0.0/29");
+        for (step, number) in steps {
+            let name: PeerName = format!("p{number}").parse().unwrap();
+            match step {
+                0 => drop(put(&mut config, &PeerWish::default())),
+                1 => drop(put(&mut config, &named(name.as_str()))),
+                2 => drop(put(&mut config, &PeerWish { replace: true, ..named(name.as_str()) })),
+                _ => drop(remove(&mut config, &name)),
+            }
+            prop_assert_eq!(config.validate(), Ok(()));
+        }
+    }
+}

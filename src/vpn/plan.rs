@@ -1,0 +1,124 @@
+//! What to do about the difference between what should run and what does.
+//!
+//! Invariant: `plan` is pure and total. It never answers `Create` while something is there, nor
+//! lets anything run whose lease is over, foreign or gone; and it leaves a region alone while
+//! somebody else's operation has time left.
+
+use jiff::{SignedDuration, Timestamp};
+use popup_model::document::End;
+use popup_model::{Lease, LeaseDocument, StatusDocument, StopReason};
+
+use super::backend::{Group, Phase};
+use super::lease;
+
+/// A status that is older tells nothing about now: the gateway writes every 15 s, and storage
+/// may hiccup twice.
+pub const FRESH: SignedDuration = SignedDuration::from_secs(60);
+
+/// What is the case.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// What the backend sees.
+    pub group: Group,
+    /// What the gateway last said, whichever lease it ran under.
+    pub status: Option<StatusDocument>,
+}
+
+impl Observed {
+    /// What the gateway said under this lease. A status of another one is not believed.
+    pub fn status_of(&self, lease: &Lease) -> Option<&StatusDocument> {
+        self.status
+            .as_ref()
+            .filter(|status| status.lease_id == lease.id)
+    }
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Things are as they should be.
+    Nothing,
+    /// They are on their way, or somebody else is at it.
+    Wait,
+    /// Make a gateway.
+    Create,
+    /// Delete what is there.
+    Delete,
+    /// Take the lease away for this reason; deleting comes next.
+    Finish(StopReason, Option<String>),
+}
+
+/// Decides.
+pub fn plan(desired: &LeaseDocument, observed: &Observed, now: Timestamp) -> Action {
+    if lease::is_claimed(desired, now) {
+        return Action::Wait;
+    }
+    let Some(lease) = &desired.lease else {
+        return match &observed.group {
+            Group::Absent => Action::Nothing,
+            group => clear(group),
+        };
+    };
+    if now >= lease.expires_at {
+        return Action::Finish(StopReason::LifetimeOver, None);
+    }
+    let status = observed.status_of(lease);
+    if let Some(end) = status.and_then(|status| status.ended.as_ref()) {
+        return finish_as(end);
+    }
+    if status.is_some_and(|status| is_idle(lease, status, now)) {
+        return Action::Finish(StopReason::Idle, None);
+    }
+    match &observed.group {
+        Group::Absent => Action::Create,
+        group @ Group::Present {
+            lease: made_for, ..
+        } if made_for.as_ref() != Some(&lease.id) => clear(group),
+        Group::Present { phase, .. } => match phase {
+            Phase::Running => Action::Nothing,
+            Phase::Starting | Phase::Stopping => Action::Wait,
+            Phase::Failed(detail) => Action::Finish(StopReason::Failed, Some(detail.clone())),
+            Phase::Ended => {
+                let detail = "the gateway ended without saying why; its log may tell";
+                Action::Finish(StopReason::Failed, Some(detail.to_owned()))
+            }
+        },
+    }
+}
+
+/// Gets rid of what should not be there, once.
+fn clear(group: &Group) -> Action {
+    match group {
+        Group::Present {
+            phase: Phase::Stopping,
+            ..
+        } => Action::Wait,
+        _ => Action::Delete,
+    }
+}
+
+fn finish_as(end: &End) -> Action {
+    if end.reason == "lease_over" {
+        return Action::Finish(StopReason::LifetimeOver, None);
+    }
+    let detail = match &end.detail {
+        Some(detail) => detail.clone(),
+        None => format!("the gateway ended by itself ({})", end.reason),
+    };
+    Action::Finish(StopReason::Failed, Some(detail))
+}
+
+/// Measured on the gateway's clock only, so that a difference between clocks cannot stop a VPN.
+fn is_idle(lease: &Lease, status: &StatusDocument, now: Timestamp) -> bool {
+    let Some(timeout) = lease.idle_timeout_s else {
+        return false;
+    };
+    let since = status.active_at.unwrap_or(status.started_at);
+    let idle = status.updated_at.duration_since(since);
+    status.ready
+        && now.duration_since(status.updated_at).abs() < FRESH
+        && idle.as_secs() >= i64::try_from(timeout).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Listing and removing peers.
+
+use popup_model::{Peer, PeerName, Region};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Service;
+use crate::error::Error;
+use crate::vpn::peers;
+use crate::vpn::status::PeerView;
+
+/// A peer that is no longer.
+#[derive(Debug)]
+pub struct Removed {
+    /// As it was.
+    pub peer: Peer,
+    /// Whether every gateway that runs has dropped it; else it will when it reads again.
+    pub applied: bool,
+}
+
+impl Service {
+    /// Everybody who may connect, in the order they were added, as seen from a region.
+    pub async fn peers(&self, region: Option<&Region>) -> Result<Vec<PeerView>, Error> {
+        Ok(self.status(region).await?.peers)
+    }
+
+    /// Removes a peer and waits until no gateway knows it.
+    pub async fn remove_peer(&self, name: &PeerName) -> Result<Removed, Error> {
+        let deadline = Instant::now() + self.options.apply_wait;
+        let (peer, revision) = loop {
+            let mut config = self.config().await?;
+            let peer = peers::remove(&mut config.document, name)?;
+            if self.documents.save_config(&mut config).await? {
+                break (peer, config.document.revision);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Busy);
+            }
+            self.yield_to_others().await;
+        };
+        info!(peer = %name, revision, "a peer was removed");
+        while !self.is_applied_everywhere(revision).await {
+            if Instant::now() >= deadline || self.is_shutting_down() {
+                return Ok(Removed {
+                    peer,
+                    applied: false,
+                });
+            }
+            self.pause(self.options.poll).await;
+        }
+        Ok(Removed {
+            peer,
+            applied: true,
+        })
+    }
+
+    async fn is_applied_everywhere(&self, revision: u64) -> bool {
+        for region in &self.options.regions {
+            let Ok(lease) = self.documents.lease(region).await else {
+                return false;
+            };
+            let Some(lease) = lease.document.lease else {
+                continue;
+            };
+            let status = self.documents.status(region).await;
+            let applied = status.is_some_and(|status| {
+                let ended = status.ended.is_some();
+                status.lease_id == lease.id && (ended || status.config_revision >= revision)
+            });
+            if !applied {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,185 @@
+//! Looking, deciding and acting, until there is nothing to do right now.
+
+use jiff::Timestamp;
+use popup_model::{Lease, LeaseDocument, LeaseId, Region, StopReason};
+use tracing::{info, warn};
+
+use super::Service;
+use crate::error::Error;
+use crate::vpn::backend::{BackendError, Sighting};
+use crate::vpn::documents::Versioned;
+use crate::vpn::lease;
+use crate::vpn::plan::{Action, Observed, plan};
+
+/// A gateway takes at most: finish, delete, create, look. The rest is for lost races.
+const MAX_STEPS: usize = 16;
+const MAX_CONFLICTS: usize = 100;
+
+/// What was read in one look. The lease document was read first, so that a claim written over
+/// its version proves that nobody has acted since.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) lease: Versioned<LeaseDocument>,
+    pub(crate) sighting: Sighting,
+    pub(crate) observed: Observed,
+    pub(crate) now: Timestamp,
+}
+
+impl View {
+    /// The lease in force.
+    pub(crate) fn current(&self) -> Option<&Lease> {
+        self.lease.document.lease.as_ref()
+    }
+
+    /// Whether the gateway of the lease in force works with this configuration.
+    pub(crate) fn is_ready(&self, revision: u64) -> bool {
+        self.current()
+            .and_then(|lease| self.observed.status_of(lease))
+            .is_some_and(|status| {
+                status.ready && status.ended.is_none() && status.config_revision >= revision
+            })
+    }
+
+    /// Whether somebody is in the middle of something.
+    pub(crate) fn is_claimed(&self) -> bool {
+        lease::is_claimed(&self.lease.document, self.now)
+    }
+}
+
+impl Service {
+    pub(super) async fn look(&self, region: &Region) -> Result<View, Error> {
+        let lease = self.documents.lease(region).await?;
+        let sighting = self.backend.observe(region).await.map_err(unavailable)?;
+        let status = self.documents.status(region).await;
+        let observed = Observed {
+            group: sighting.group.clone(),
+            status,
+        };
+        Ok(View {
+            lease,
+            sighting,
+            observed,
+            now: self.clock.now(),
+        })
+    }
+
+    /// Acts until the plan says to wait or that all is well, and returns what was seen last.
+    pub(super) async fn reconcile(&self, region: &Region) -> Result<View, Error> {
+        for _ in 0..MAX_STEPS {
+            let view = self.look(region).await?;
+            let done = match plan(&view.lease.document, &view.observed, view.now) {
+                Action::Nothing | Action::Wait => return Ok(view),
+                Action::Finish(reason, detail) => self.finish(view, reason, detail).await?,
+                Action::Create => self.create(region, view).await?,
+                Action::Delete => self.delete(region, view).await?,
+            };
+            if !done {
+                self.yield_to_others().await;
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    async fn finish(
+        &self,
+        view: View,
+        reason: StopReason,
+        detail: Option<String>,
+    ) -> Result<bool, Error> {
+        let mut lease = view.lease;
+        lease::finish(&mut lease.document, view.now, reason, detail.clone());
+        let saved = self.documents.save_lease(&lease).await?;
+        if saved {
+            let region = &lease.document.region;
+            info!(%region, ?reason, detail, "the lease has ended");
+        }
+        Ok(saved)
+    }
+
+    async fn create(&self, region: &Region, view: View) -> Result<bool, Error> {
+        let Some(lease) = view.current().cloned() else {
+            return Ok(false);
+        };
+        let config = self
+            .documents
+            .config(|| {
+                Err(Error::Internal(
+                    "there is a lease, but no config.json".to_owned(),
+                ))
+            })
+            .await?;
+        let Some(operation) = self.claim(view).await? else {
+            return Ok(false);
+        };
+        info!(%region, lease_id = %lease.id, "creating the gateway");
+        match self.backend.create(region, &lease, &config.document).await {
+            Ok(()) => self.release(region, &operation, None).await?,
+            Err(error) if error.permanent => {
+                let detail = error.source.to_string();
+                warn!(%region, %error, "the gateway cannot be created");
+                self.release(region, &operation, Some((&lease.id, detail)))
+                    .await?;
+            }
+            Err(error) => {
+                self.release(region, &operation, None).await?;
+                return Err(unavailable(error));
+            }
+        }
+        Ok(true)
+    }
+
+    async fn delete(&self, region: &Region, view: View) -> Result<bool, Error> {
+        let Some(operation) = self.claim(view).await? else {
+            return Ok(false);
+        };
+        info!(%region, "deleting the gateway");
+        let outcome = self.backend.delete(region).await;
+        self.release(region, &operation, None).await?;
+        outcome.map(|()| true).map_err(unavailable)
+    }
+
+    /// Claims the region, if it is still as it was looked at.
+    pub(super) async fn claim(&self, view: View) -> Result<Option<LeaseId>, Error> {
+        let operation = LeaseId::generate();
+        let mut lease = view.lease;
+        let deadline = lease::later(view.now, self.options.operation_time);
+        lease::claim(&mut lease.document, operation.clone(), deadline);
+        Ok(self
+            .documents
+            .save_lease(&lease)
+            .await?
+            .then_some(operation))
+    }
+
+    /// Ends a claim, and with it the lease `failed.0`, if that is still the one in force.
+    pub(super) async fn release(
+        &self,
+        region: &Region,
+        operation: &LeaseId,
+        failed: Option<(&LeaseId, String)>,
+    ) -> Result<(), Error> {
+        for _ in 0..MAX_CONFLICTS {
+            let mut lease = self.documents.lease(region).await?;
+            let mut changed = lease::release(&mut lease.document, operation);
+            if let Some((id, detail)) = &failed
+                && lease
+                    .document
+                    .lease
+                    .as_ref()
+                    .is_some_and(|current| current.id == **id)
+            {
+                let (now, detail) = (self.clock.now(), Some(detail.clone()));
+                changed |= lease::finish(&mut lease.document, now, StopReason::Failed, detail);
+            }
+            if !changed || self.documents.save_lease(&lease).await? {
+                return Ok(());
+            }
+            self.yield_to_others().await;
+        }
+        Err(Error::Busy)
+    }
+}
+
+fn unavailable(error: BackendError) -> Error {
+    Error::BackendUnavailable(error.into())
+}
