@@ -110,6 +110,16 @@ pub(super) fn advice(failure: &Failure, probe: Option<Probe>) -> String {
             still resolves to an address that belongs to somebody else now: compare it with the \
             publicIp that the start returned. No key is at fault: nothing has looked at one."
             .into(),
+        Failure::Silent(endpoint, _) => format!(
+            "WireGuard answers nobody it does not know, so this is one of:\n\
+             - UDP port {} is blocked, by this network (common in hotels and offices) or by a \
+             firewall before the gateway: try another network, such as a phone's;\n\
+             - the VPN is stopped, or the name does not resolve to its new address yet ({} now);\n\
+             - a key does not fit: the file's PublicKey is not the gateway's, or this peer was \
+             removed or given new keys: fetch a new configuration.",
+            endpoint.port(),
+            endpoint.ip(),
+        ),
         Failure::Rejected(_) => "The gateway knows this peer and answered, but the answer does not \
             open. The PresharedKey is not the gateway's, or was left out on one side: fetch a new \
             configuration."
