@@ -13,8 +13,8 @@ use smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities, Mediu
 use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{
-    HardwareAddress, Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, IpEndpoint,
-    IpProtocol, Ipv4Packet,
+    HardwareAddress, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpAddress,
+    IpCidr, IpEndpoint, IpProtocol, Ipv4Packet,
 };
 
 /// Enough for 100 Mbit/s over 80 ms.
@@ -29,7 +29,7 @@ const PING_HEADERS: usize = 28;
 pub(super) struct Unreachable {
     /// The destination.
     pub(super) destination: Ipv4Addr,
-    /// Whether it is forbidden rather than out of reach (RFC 1812, section 5.2.7.1: code 13).
+    /// Whether it is forbidden rather than out of reach (RFC 1812, section 5.2.7.1).
     pub(super) prohibited: bool,
 }
 
@@ -220,13 +220,25 @@ fn parse_unreachable(packet: &[u8]) -> Option<Unreachable> {
         return None;
     }
     let icmp = Icmpv4Packet::new_checked(packet.payload()).ok()?;
-    match Icmpv4Repr::parse(&icmp, &ChecksumCapabilities::default()).ok()? {
-        Icmpv4Repr::DstUnreachable { reason, header, .. } => Some(Unreachable {
-            destination: header.dst_addr,
-            prohibited: reason == Icmpv4DstUnreachable::CommProhibited,
-        }),
-        _ => None,
+    let reason = Icmpv4DstUnreachable::from(icmp.msg_code());
+    if icmp.msg_type() != Icmpv4Message::DstUnreachable
+        || !icmp.verify_checksum()
+        || reason == Icmpv4DstUnreachable::FragRequired
+    {
+        return None;
     }
+    // Of the packet at fault there may be no more than its header and 8 bytes (RFC 792), which
+    // the library's own parser takes for a packet cut short.
+    let destination: [u8; 4] = icmp.data().get(16..20)?.try_into().ok()?;
+    Some(Unreachable {
+        destination: destination.into(),
+        prohibited: matches!(
+            reason,
+            Icmpv4DstUnreachable::NetProhibited
+                | Icmpv4DstUnreachable::HostProhibited
+                | Icmpv4DstUnreachable::CommProhibited
+        ),
+    })
 }
 
 /// The link between the netstack and the tunnel.

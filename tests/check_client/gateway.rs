@@ -1,5 +1,5 @@
 //! A gateway for one client, in the test's own process: WireGuard on loopback UDP, and behind it
-//! one host that answers pings, names and HTTP at the gateway's tunnel address.
+//! one host that answers pings, names and HTTP at the gateway's tunnel address. Every other address is prohibited.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,10 +18,13 @@ use popup_gateway_core::session::{
 use popup_gateway_core::{BoringInterface, BoringSession};
 use popup_model::{PresharedKey, PrivateKey, PublicKey};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, Icmpv4Message, Icmpv4Packet, IpCidr, IpProtocol, Ipv4Packet};
+use smoltcp::wire::{
+    HardwareAddress, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpCidr,
+    IpProtocol, Ipv4Packet, Ipv4Repr,
+};
 
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
 
@@ -200,7 +203,7 @@ impl Inside {
         }
         match self.session.open(from.ip(), datagram, &mut out) {
             Opened::Packet(packet) if packet.len() <= self.behaviour.largest_packet => {
-                match echo_reply(packet) {
+                match echo_reply(packet).or_else(|| prohibition(packet)) {
                     Some(reply) => self.link.outbound.push_back(reply),
                     None => self.link.inbound.push_back(packet.to_vec()),
                 }
@@ -266,6 +269,35 @@ fn echo_reply(packet: &[u8]) -> Option<Vec<u8>> {
     }
     icmp.set_msg_type(Icmpv4Message::EchoReply);
     icmp.fill_checksum();
+    Some(reply)
+}
+
+/// The answer to a packet for anybody but this host.
+fn prohibition(packet: &[u8]) -> Option<Vec<u8>> {
+    let checksums = ChecksumCapabilities::default();
+    let header = Ipv4Repr::parse(&Ipv4Packet::new_checked(packet).ok()?, &checksums).ok()?;
+    if header.dst_addr == ADDRESS {
+        return None;
+    }
+    let icmp = Icmpv4Repr::DstUnreachable {
+        reason: Icmpv4DstUnreachable::CommProhibited,
+        header,
+        data: &packet[20..28],
+    };
+    let ip = Ipv4Repr {
+        src_addr: ADDRESS,
+        dst_addr: header.src_addr,
+        next_header: IpProtocol::Icmp,
+        payload_len: icmp.buffer_len(),
+        hop_limit: 64,
+    };
+    let mut reply = vec![0; ip.buffer_len() + icmp.buffer_len()];
+    let mut outer = Ipv4Packet::new_unchecked(&mut reply[..]);
+    ip.emit(&mut outer, &checksums);
+    icmp.emit(
+        &mut Icmpv4Packet::new_unchecked(outer.payload_mut()),
+        &checksums,
+    );
     Some(reply)
 }
 

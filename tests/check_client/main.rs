@@ -260,6 +260,16 @@ fn a_server_that_keeps_silent_fails_the_tls_step() {
 }
 
 #[test]
+fn what_the_gateway_prohibits_is_told_from_silence() {
+    let (_gateway, file) = started(Behaviour::default());
+    file.fails_at(
+        "connect",
+        "egress policy",
+        &["--url", "http://203.0.113.1/"],
+    );
+}
+
+#[test]
 fn an_error_of_the_server_fails_the_check() {
     let (_gateway, file) = started(Behaviour {
         response: response(500, 10),

@@ -56,8 +56,9 @@ impl Session for Plain {
         (!self.waiting.is_empty()).then(|| put(out, DATA, &self.waiting.remove(0)))
     }
 
-    fn handle_tick(&mut self, _: &mut [u8]) -> Option<usize> {
-        None
+    fn handle_tick(&mut self, out: &mut [u8]) -> Option<usize> {
+        // The first initiation is lost; one tick is its retransmission timer.
+        (!self.established && !self.waiting.is_empty()).then(|| put(out, INITIATION, &[]))
     }
 
     fn handshake_age(&self) -> Option<Duration> {
@@ -98,6 +99,7 @@ fn echo_back(datagram: &[u8]) -> Vec<u8> {
 fn packets_wait_for_the_handshake() {
     let now = Instant::now();
     let mut tunnel = tunnel(now);
+    drain(&mut tunnel, now);
     tunnel.start();
     assert_eq!(drain(&mut tunnel, now), [vec![INITIATION]]);
     tunnel.netstack().ping(GATEWAY, 1, 56);
@@ -108,6 +110,17 @@ fn packets_wait_for_the_handshake() {
     let sent = drain(&mut tunnel, now);
     assert_eq!(tunnel.handshake(), Handshake::Complete);
     assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 57]);
+}
+
+#[test]
+fn an_unanswered_handshake_is_repeated() {
+    let now = Instant::now();
+    let mut tunnel = tunnel(now);
+    drain(&mut tunnel, now);
+    tunnel.start();
+    assert_eq!(drain(&mut tunnel, now), [vec![INITIATION]]);
+    assert!(drain(&mut tunnel, now + TICK / 2).is_empty());
+    assert_eq!(drain(&mut tunnel, now + TICK), [vec![INITIATION]]);
 }
 
 #[test]
