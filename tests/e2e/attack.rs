@@ -210,10 +210,11 @@ fn malformed_inner_packets_are_counted_and_harmless() {
         (documents.drops("malformed_packet") + documents.drops("invalid_checksum") > 100)
             .then_some(())
     });
-    assert_eq!(
-        peer.ask(&packet::ping(from, to, 2), to, Duration::from_secs(3)),
-        Some(packet::Reply::Echo)
-    );
+    // Answers to what was half right may still be on their way.
+    eventually(Duration::from_secs(10), "an echo", || {
+        let reply = peer.ask(&packet::ping(from, to, 2), to, Duration::from_secs(3));
+        (reply == Some(packet::Reply::Echo)).then_some(())
+    });
     assert_eq!(
         handler.documents().status().unwrap().boot_id,
         before.boot_id

@@ -26,17 +26,18 @@ fn check_passes_as_an_unprivileged_user_and_names_the_cause_when_it_does_not() {
         .expect("a check by address");
 
     let stranger = PrivateKey::generate().public_key().to_string();
-    for wrong in [
-        conf.with("PublicKey", &stranger),
-        conf.with("Endpoint", "198.51.100.1:51821"),
+    let wrong_key = conf.with("PublicKey", &stranger);
+    let wrong_port = conf.with("Endpoint", "198.51.100.1:51821");
+    let silent_host = conf.with("Endpoint", "198.51.100.99:51820");
+    for (wrong, cause) in [
+        (wrong_key, "key"),
+        (wrong_port, "port"),
+        (silent_host, "handshake"),
     ] {
         let failed = handler.check(&client, &wrong, &["--url", &url]);
         let text = failed.text().to_lowercase();
         assert!(!failed.succeeded(), "{text}");
-        assert!(
-            text.contains("handshake") && text.contains("port") && text.contains("key"),
-            "{text}"
-        );
+        assert!(text.contains("handshake") && text.contains(cause), "{text}");
     }
 
     let refused = handler.check(

@@ -148,7 +148,7 @@ fn a_roaming_peer_goes_on_from_another_address() {
         let mut echo = crate::lab::Echo::open(client).unwrap();
         echo.exchange(b"from here").unwrap();
         client.namespace.shell(
-            "ip address add 198.51.100.77/24 dev wan && ip address del 198.51.100.2/24 dev wan",
+            "ip address del 198.51.100.2/24 dev wan && ip address add 198.51.100.77/24 dev wan",
         );
         carries(client, Duration::from_secs(10));
         echo.exchange(b"and from there").unwrap();

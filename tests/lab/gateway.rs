@@ -180,7 +180,7 @@ impl<'host> Gateway<'host> {
             peer.allowed_ips[0],
             peer.allowed_ips[1],
             Internet::DNS,
-            status.public_key,
+            status.public_key.expect("a ready gateway has a key"),
         ))
     }
 
