@@ -20,7 +20,9 @@
 //! Work after an input is put off until [`TcpFlows::flush`], so that a batch of segments is
 //! answered by few acknowledgements.
 
+mod flight;
 mod flow;
+mod recovery;
 mod terminator;
 
 use std::collections::HashMap;
@@ -258,7 +260,7 @@ impl TcpFlows {
             flow.wants_room = true;
             return None;
         }
-        let filled = terminator.send(fill);
+        let filled = terminator.send(now, fill);
         flow.wants_room = false;
         if filled > 0 {
             flow.last_sent = now;

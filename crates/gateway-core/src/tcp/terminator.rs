@@ -6,6 +6,8 @@
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
+use super::flight::Flight;
+use super::recovery::{Duplicates, Stall};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
@@ -15,6 +17,10 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint, Ipv4Cidr};
 /// (RFC 5681, section 4.2).
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 
+/// Packets sent at once. A client's socket holds about 90 datagrams unread (`rmem_default`), and
+/// the library beneath recovers from a burst that overflows it only by time-outs.
+const MAX_BURST: usize = 32;
+
 /// The connection, as seen from the peer: this side plays the outside host.
 pub(crate) struct Terminator {
     interface: Interface,
@@ -23,6 +29,9 @@ pub(crate) struct Terminator {
     started: Instant,
     mtu: usize,
     buffer_bytes: usize,
+    flight: Flight,
+    duplicates: Duplicates,
+    stall: Stall,
 }
 
 /// What a connection is doing.
@@ -98,6 +107,9 @@ impl Terminator {
             started: now,
             mtu,
             buffer_bytes: 2 * capacity,
+            flight: Flight::new(capacity),
+            duplicates: Duplicates::default(),
+            stall: Stall::default(),
         };
         terminator.handle_packet(now, syn, &mut |_| {});
         terminator
@@ -115,21 +127,30 @@ impl Terminator {
         packet: &[u8],
         emit: &mut dyn FnMut(&[u8]),
     ) {
-        let now = self.time(now);
+        let time = self.time(now);
+        let normalised = self.duplicates.normalise(packet);
+        let packet = normalised
+            .as_ref()
+            .map_or(packet, |(copy, len)| &copy[..*len]);
         let mut link = Link {
             mtu: self.mtu,
             incoming: Some(packet),
             emit,
         };
         self.interface
-            .poll_ingress_single(now, &mut link, &mut self.sockets);
+            .poll_ingress_single(time, &mut link, &mut self.sockets);
+        let queued = self.socket().send_queue();
+        self.flight.handle_progress(now, queued);
+        self.stall.handle_acknowledgement(now, queued);
     }
 
-    /// Gives every packet that is due to `emit`.
+    /// Gives packets that are due to `emit`, at most [`MAX_BURST`] of them; the rest becomes due
+    /// with the next acknowledgement, or a millisecond later.
     pub(crate) fn poll_transmit(&mut self, now: Instant, emit: &mut dyn FnMut(&[u8])) {
+        self.end_stall(now);
         let time = self.time(now);
-        let mut emitted = 0_u32;
-        loop {
+        let mut emitted = 0;
+        while emitted < MAX_BURST {
             let before = emitted;
             let mut count = |packet: &[u8]| {
                 emitted += 1;
@@ -150,9 +171,31 @@ impl Terminator {
 
     /// When [`Self::poll_transmit`] is due again without other input.
     pub(crate) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.library_poll_at(now);
+        let stall = self.stall.deadline(self.flight.rtt());
+        [due, stall].into_iter().flatten().min()
+    }
+
+    fn library_poll_at(&mut self, now: Instant) -> Option<Instant> {
         let time = self.time(now);
         let due = self.interface.poll_at(time, &self.sockets)?;
         Some(self.started + Duration::from_micros(due.total_micros().max(0) as u64))
+    }
+
+    /// Has the library's time-out fire now, if data has waited too long for it: its clock is moved
+    /// on to the time-out, and stays ahead.
+    fn end_stall(&mut self, now: Instant) {
+        if self
+            .stall
+            .deadline(self.flight.rtt())
+            .is_none_or(|deadline| now < deadline)
+        {
+            return;
+        }
+        if let Some(due) = self.library_poll_at(now) {
+            self.started -= due.saturating_duration_since(now);
+            self.stall.handle_resent(now);
+        }
     }
 
     /// Lends what the peer has sent; `take` says how much of it is done with.
@@ -170,17 +213,22 @@ impl Terminator {
     }
 
     /// Lends room for what the peer shall get; `fill` says how much of it is filled.
-    pub(crate) fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+    pub(crate) fn send(&mut self, now: Instant, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        let allowed = self.flight.room();
         let socket = self.socket_mut();
-        if !socket.can_send() {
+        if allowed == 0 || !socket.can_send() {
             return 0;
         }
-        socket
+        let filled = socket
             .send(|room| {
-                let filled = fill(room);
+                let allowed = allowed.min(room.len());
+                let filled = fill(&mut room[..allowed]).min(allowed);
                 (filled, filled)
             })
-            .unwrap_or(0)
+            .unwrap_or(0);
+        self.flight.handle_entered(now, filled);
+        self.stall.handle_queued(now, self.socket().send_queue());
+        filled
     }
 
     /// Whether there is something to [`Self::receive`].
@@ -188,12 +236,9 @@ impl Terminator {
         self.socket().can_recv()
     }
 
-    /// Whether a [`Self::send`] would find a useful amount of room: a quarter of the buffer, so
-    /// that a full buffer is not topped up by the byte.
+    /// Whether a [`Self::send`] would find a useful amount of room.
     pub(crate) fn has_room(&self) -> bool {
-        let socket = self.socket();
-        socket.can_send()
-            && socket.send_capacity() - socket.send_queue() >= socket.send_capacity() / 4
+        self.socket().can_send() && self.flight.has_room()
     }
 
     /// Whether the peer has said its last and all of it was received.

@@ -1,0 +1,183 @@
+//! How much may be under way to a peer.
+//!
+//! Twice what the path holds (delivery rate times round-trip time) keeps it busy; more only fills
+//! queues until they overflow, and the library beneath recovers from overflow by time-outs. So
+//! the limit follows the measured path, as BBR's congestion window does (Cardwell et al. 2016):
+//! it doubles each round trip while the rate still grows, and stays when it no longer does.
+//!
+//! What exceeds the limit waits in the outside socket, where it slows the sender down.
+
+use std::time::{Duration, Instant};
+
+/// Least that may be under way: 10 ms at 25 Mbit/s, and an initial window (RFC 6928) twice over.
+const FLOOR: usize = 32 * 1024;
+
+/// Rate samples over which the greatest counts; a sample takes one round trip.
+const SAMPLES: usize = 10;
+
+/// How long the least round-trip time counts before it is measured anew.
+const RTT_WINDOW: Duration = Duration::from_secs(10);
+
+/// The limit of one connection, and the measurements it follows.
+#[derive(Debug)]
+pub(super) struct Flight {
+    limit: usize,
+    capacity: usize,
+    /// Bytes that have entered the send buffer.
+    entered: u64,
+    /// Bytes that have been acknowledged.
+    acknowledged: u64,
+    probe: Option<Probe>,
+    min_rtt: Option<(Duration, Instant)>,
+    last_rtt: Duration,
+    /// Bytes a second.
+    rates: [f64; SAMPLES],
+    next_sample: usize,
+}
+
+/// One measurement under way.
+#[derive(Debug)]
+struct Probe {
+    /// It ends when this much is acknowledged.
+    until: u64,
+    began: Instant,
+    acknowledged_before: u64,
+}
+
+impl Flight {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            limit: FLOOR.min(capacity),
+            capacity,
+            entered: 0,
+            acknowledged: 0,
+            probe: None,
+            min_rtt: None,
+            last_rtt: Duration::ZERO,
+            rates: [0.0; SAMPLES],
+            next_sample: 0,
+        }
+    }
+
+    /// How much more may enter.
+    pub(super) fn room(&self) -> usize {
+        let under_way = self.entered.saturating_sub(self.acknowledged);
+        self.limit
+            .saturating_sub(usize::try_from(under_way).unwrap_or(usize::MAX))
+    }
+
+    /// Whether a useful amount may enter: a quarter of the limit, so that it is not topped up by
+    /// the byte.
+    pub(super) fn has_room(&self) -> bool {
+        self.room() >= self.limit / 4
+    }
+
+    /// The round-trip time measured last; zero before the first.
+    pub(super) fn rtt(&self) -> Duration {
+        self.last_rtt
+    }
+
+    /// Notes that `bytes` have entered the send buffer.
+    pub(super) fn handle_entered(&mut self, now: Instant, bytes: usize) {
+        self.entered += bytes as u64;
+        if self.probe.is_none() && bytes > 0 {
+            self.probe = Some(Probe {
+                until: self.entered,
+                began: now,
+                acknowledged_before: self.acknowledged,
+            });
+        }
+    }
+
+    /// Notes that `queued` bytes are in the send buffer now, not yet acknowledged.
+    pub(super) fn handle_progress(&mut self, now: Instant, queued: usize) {
+        self.acknowledged = self.entered.saturating_sub(queued as u64);
+        let Some(probe) = self.probe.take_if(|probe| probe.until <= self.acknowledged) else {
+            return;
+        };
+        let took = now
+            .saturating_duration_since(probe.began)
+            .max(Duration::from_micros(50));
+        self.last_rtt = took;
+        let min_rtt = match self.min_rtt {
+            Some((least, since)) if least <= took && now.duration_since(since) < RTT_WINDOW => {
+                least
+            }
+            _ => {
+                self.min_rtt = Some((took, now));
+                took
+            }
+        };
+        self.rates[self.next_sample] =
+            (self.acknowledged - probe.acknowledged_before) as f64 / took.as_secs_f64();
+        self.next_sample = (self.next_sample + 1) % SAMPLES;
+        let rate = self.rates.iter().copied().fold(0.0, f64::max);
+        let path = rate * min_rtt.as_secs_f64();
+        self.limit = ((2.0 * path) as usize).clamp(FLOOR.min(self.capacity), self.capacity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drives a path of `rate` bytes a second and `rtt`, always as full as the limit allows.
+    fn drive(
+        flight: &mut Flight,
+        start: Instant,
+        rate: f64,
+        rtt: Duration,
+        rounds: u32,
+    ) -> Instant {
+        let mut now = start;
+        for _ in 0..rounds {
+            let room = flight.room();
+            flight.handle_entered(now, room);
+            now += rtt.max(Duration::from_secs_f64(room as f64 / rate));
+            flight.handle_progress(now, 0);
+        }
+        now
+    }
+
+    #[test]
+    fn the_limit_grows_to_twice_what_the_path_holds_and_no_further() {
+        let mut flight = Flight::new(4 << 20);
+        let (rate, rtt) = (12_500_000.0, Duration::from_millis(40)); // 100 Mbit/s holds 500 kB.
+        drive(&mut flight, Instant::now(), rate, rtt, 20);
+        assert!(
+            (900_000..=1_010_000).contains(&flight.limit),
+            "{}",
+            flight.limit
+        );
+    }
+
+    #[test]
+    fn a_short_path_stays_at_the_floor_and_a_small_buffer_bounds_all() {
+        let mut flight = Flight::new(1 << 20);
+        let (start, rtt) = (Instant::now(), Duration::from_millis(1));
+        flight.handle_entered(start, 1); // A first small exchange sees the path without a queue.
+        flight.handle_progress(start + rtt, 0);
+        drive(&mut flight, start + rtt, 1e6, rtt, 50);
+        assert_eq!(flight.limit, FLOOR);
+        let mut small = Flight::new(8 * 1024);
+        drive(
+            &mut small,
+            Instant::now(),
+            1e9,
+            Duration::from_millis(40),
+            50,
+        );
+        assert_eq!(small.limit, 8 * 1024);
+    }
+
+    #[test]
+    fn a_full_limit_leaves_no_room() {
+        let mut flight = Flight::new(1 << 20);
+        let now = Instant::now();
+        flight.handle_entered(now, flight.room());
+        assert_eq!(flight.room(), 0);
+        assert!(!flight.has_room());
+        flight.handle_progress(now + Duration::from_millis(1), FLOOR / 2);
+        assert!(flight.has_room());
+    }
+}
