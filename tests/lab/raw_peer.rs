@@ -57,6 +57,17 @@ impl RawPeer {
         self.address
     }
 
+    /// Goes on from another port of the client's machine, with the same session.
+    pub fn roam(&mut self, client: &Client) {
+        let gateway = self.socket.peer_addr().unwrap();
+        let socket = client.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        socket.connect(gateway).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        self.socket = socket;
+    }
+
     /// A handshake initiation, not sent.
     pub fn initiation(&mut self) -> Vec<u8> {
         match self
