@@ -20,7 +20,7 @@ const MAX_START_WAIT_S: u64 = 225;
 /// What the handler is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The port on 127.0.0.1.
+    /// The port on 127.0.0.1; 0 for any that is free, which the log then names.
     pub port: u16,
     /// Whether the Functions host started this process.
     pub under_functions: bool,
@@ -109,10 +109,11 @@ impl Reader<'_> {
 
     fn path(&mut self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.text(name)?);
-        if path.is_absolute() {
+        // U+FFFD stands for what was no UTF-8.
+        if path.is_absolute() && !path.display().to_string().contains('\u{FFFD}') {
             return Some(path);
         }
-        self.problem(name, "must be an absolute path");
+        self.problem(name, "must be an absolute path, in UTF-8");
         None
     }
 
@@ -145,7 +146,10 @@ impl Settings {
         let hosted = under_functions
             && reader.text("WEBSITE_INSTANCE_ID").is_some()
             && reader.text("AZURE_FUNCTIONS_ENVIRONMENT").as_deref() != Some("Development");
-        let port = reader.port("FUNCTIONS_CUSTOMHANDLER_PORT", 7071);
+        let port = match reader.text("FUNCTIONS_CUSTOMHANDLER_PORT").as_deref() {
+            Some("0") => 0,
+            _ => reader.port("FUNCTIONS_CUSTOMHANDLER_PORT", 7071),
+        };
         let log = log_settings(&mut reader, under_functions);
         check_backend(&mut reader);
         let vpn = options(&mut reader);
@@ -228,6 +232,7 @@ fn options(reader: &mut Reader<'_>) -> Option<Options> {
             None
         }
     };
+    let ports = vec![reader.port("VPN_PORT", DEFAULT_PORT)];
     let start_wait = reader.parse("START_WAIT_SECONDS").unwrap_or(200);
     if !(1..=MAX_START_WAIT_S).contains(&start_wait) {
         reader.problem(
@@ -238,7 +243,7 @@ fn options(reader: &mut Reader<'_>) -> Option<Options> {
     Some(Options {
         regions: regions?,
         network: network.trunc(),
-        ports: vec![reader.port("VPN_PORT", DEFAULT_PORT)],
+        ports,
         start_wait: Duration::from_secs(start_wait),
         stop_wait: Duration::from_secs(20),
         apply_wait: Duration::from_secs(10),
@@ -356,7 +361,7 @@ mod tests {
     #[test]
     fn all_problems_are_told_at_once() {
         let error = read(&[
-            ("FUNCTIONS_CUSTOMHANDLER_PORT", "0"),
+            ("FUNCTIONS_CUSTOMHANDLER_PORT", "x"),
             ("VPN_PORT", "70000"),
             ("VPN_ENDPOINT_HOST", "a b"),
             ("SERVER_NETWORK", "8.8.8.0/24"),

@@ -103,7 +103,10 @@ pub enum Error {
     )]
     StorageUnavailable(#[from] StoreError),
     /// A document is there but cannot be used.
-    #[error("{0}")]
+    #[error(
+        "a stored document cannot be used: update this program if a newer one wrote it; the log \
+         has more under this request id"
+    )]
     DocumentUnusable(#[from] DocumentError),
     /// The gateway gave up, or could not be started.
     #[error("the gateway could not run: {detail}")]

@@ -39,6 +39,7 @@ pub(super) async fn guard(
             Err(error) => return Failure::new("Error", error).into_response(),
         },
     };
+    tracing::Span::current().record("auth", tracing::field::debug(context));
     request.extensions_mut().insert(context);
     next.run(request).await
 }

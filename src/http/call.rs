@@ -35,7 +35,8 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
     let id = invocation_id(&request).unwrap_or_else(|| LeaseId::generate().to_string());
     let (method, begun) = (request.method().clone(), Instant::now());
     let path: String = request.uri().path().chars().take(100).collect();
-    let span = info_span!("request", id, %method, path = path.escape_default().to_string());
+    let path = path.escape_default().to_string();
+    let span = info_span!("request", id, %method, path, auth = tracing::field::Empty);
     let run = async {
         let response = next.run(request).await;
         let (status, elapsed_ms) = (response.status().as_u16(), begun.elapsed().as_millis());

@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::to_bytes;
 use axum::extract::{Query, Request};
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use axum::http::{HeaderValue, Uri};
+use http_body_util::LengthLimitError;
 use ipnet::IpNet;
 use popup_model::{MAX_MTU, MIN_MTU, PeerName, Region};
 use serde_json::{Map, Value};
@@ -42,9 +43,16 @@ pub(super) async fn body(request: Request) -> Result<Fields, Error> {
     if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large);
     }
-    let bytes = match tokio::time::timeout(BODY_TIME, read(body)).await {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(too_large),
+    let bytes = match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => {
+            let too_much = error.into_inner().is::<LengthLimitError>();
+            return Err(if too_much {
+                too_large
+            } else {
+                Error::BodyIncomplete
+            });
+        }
         Err(_) => return Err(Error::BodyIncomplete),
     };
     if bytes.is_empty() {
@@ -61,11 +69,6 @@ pub(super) async fn body(request: Request) -> Result<Fields, Error> {
         // serde_json names the place and what it expected, never what it found.
         Err(error) => Err(Error::InvalidJson(format!("the body is not JSON: {error}"))),
     }
-}
-
-/// `None` when there is more than is accepted.
-async fn read(body: Body) -> Option<Vec<u8>> {
-    to_bytes(body, MAX_BODY_BYTES).await.ok().map(Vec::from)
 }
 
 fn is_json(value: &HeaderValue) -> bool {

@@ -14,7 +14,7 @@ mod process;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,7 +40,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct LocalBackend {
     settings: LocalSettings,
     log: Vec<(&'static str, String)>,
-    runs: Arc<Mutex<HashMap<Region, Run>>>,
+    runs: Mutex<HashMap<Region, Run>>,
     duties: Mutex<HashMap<Region, RunLock>>,
 }
 
@@ -49,14 +49,8 @@ pub struct LocalBackend {
 struct Run {
     lease: LeaseId,
     child: Child,
-    backoff: Backoff,
-}
-
-/// How long to wait before a crashed gateway is made again.
-#[derive(Debug, Clone, Copy)]
-struct Backoff {
-    delay: Duration,
-    until: Instant,
+    /// How long to wait before it is made again, should it crash.
+    backoff: Duration,
 }
 
 impl LocalBackend {
@@ -70,7 +64,7 @@ impl LocalBackend {
         Self {
             settings,
             log,
-            runs: Arc::default(),
+            runs: Mutex::default(),
             duties: Mutex::default(),
         }
     }
@@ -117,15 +111,15 @@ impl LocalBackend {
                 phase: Phase::Running,
             });
         }
-        let mut runs = locked(&self.runs);
-        let Some(run) = runs.get_mut(region) else {
+        let runs = locked(&self.runs);
+        let Some(run) = runs.get(region) else {
             locked(&self.duties).remove(region);
             return Ok(Group::Absent);
         };
         let phase = match run.child.exit() {
             None => Phase::Starting,
             Some(Exit { clean: true, .. }) => Phase::Ended,
-            Some(_) if Instant::now() < run.backoff.until => Phase::Starting,
+            Some(exit) if Instant::now() < exit.at + run.backoff => Phase::Starting,
             Some(_) => return Ok(Group::Absent),
         };
         Ok(Group::Present {
@@ -157,18 +151,13 @@ impl LocalBackend {
     }
 
     /// The backoff of a gateway that is made again under the same lease.
-    fn next_backoff(&self, region: &Region, lease: &LeaseId) -> Backoff {
+    fn next_backoff(&self, region: &Region, lease: &LeaseId) -> Duration {
         let runs = locked(&self.runs);
-        let before = runs.get(region).filter(|run| run.lease == *lease);
-        let unsteady =
-            before.filter(|run| run.child.exit().is_some_and(|exit| exit.after < STEADY));
-        let delay = unsteady.map_or(FIRST_BACKOFF, |run| {
-            (run.backoff.delay * 2).min(LONGEST_BACKOFF)
+        let unsteady = runs.get(region).filter(|run| {
+            let exit = run.child.exit();
+            run.lease == *lease && exit.is_some_and(|exit| exit.after < STEADY)
         });
-        Backoff {
-            delay,
-            until: Instant::now(),
-        }
+        unsteady.map_or(FIRST_BACKOFF, |run| (run.backoff * 2).min(LONGEST_BACKOFF))
     }
 
     /// Waits until the gateway has its lock, or has ended: from then on every handler sees it.
@@ -229,20 +218,8 @@ impl Backend for LocalBackend {
             return Ok(());
         }
         let backoff = self.next_backoff(region, &lease.id);
-        let runs = Arc::clone(&self.runs);
-        let (of, id) = (region.clone(), lease.id.clone());
-        let ended = move |exit: Exit| {
-            if let Some(run) = locked(&runs).get_mut(&of).filter(|run| run.lease == id) {
-                run.backoff.until = Instant::now() + run.backoff.delay;
-                let delay_s = run.backoff.delay.as_secs();
-                match exit.clean {
-                    true => info!(region = %of, "the gateway ended by itself"),
-                    false => warn!(region = %of, %exit, delay_s, "the gateway crashed"),
-                }
-            }
-        };
         let path = launch.program.clone();
-        let child = Child::spawn(launch, ended).map_err(|error| {
+        let child = Child::spawn(launch).map_err(|error| {
             let error = std::io::Error::new(error.kind(), format!("{}: {error}", path.display()));
             failed("create", region, true, error)
         })?;

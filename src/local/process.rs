@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{POLL, blocking};
 
@@ -36,6 +36,8 @@ pub(super) struct Exit {
     pub(super) clean: bool,
     /// How long it had run.
     pub(super) after: Duration,
+    /// When.
+    pub(super) at: Instant,
     code: Option<i32>,
 }
 
@@ -71,11 +73,8 @@ pub(super) fn beside_this_program() -> io::Result<PathBuf> {
 
 impl Child {
     /// Begins a process in a process group of its own, so that a Ctrl-C meant for the handler
-    /// does not end it, and calls `ended` once.
-    pub(super) fn spawn(
-        launch: Launch,
-        ended: impl FnOnce(Exit) + Send + 'static,
-    ) -> io::Result<Self> {
+    /// does not end it.
+    pub(super) fn spawn(launch: Launch) -> io::Result<Self> {
         let mut process = Command::new(&launch.program)
             .env_clear()
             .envs(launch.environment)
@@ -88,15 +87,13 @@ impl Child {
         let (exit_sender, exit) = watch::channel(None);
         let (kill, mut killed) = watch::channel(false);
         tokio::spawn(async move {
-            let status = loop {
-                tokio::select! {
-                    status = process.wait() => break status,
-                    () = told(&mut killed) => {
-                        if let Err(error) = process.start_kill() {
-                            warn!(%error, "cannot kill the gateway");
-                        }
-                        break process.wait().await;
+            let status = tokio::select! {
+                status = process.wait() => status,
+                () = told(&mut killed) => {
+                    if let Err(error) = process.start_kill() {
+                        warn!(pid, %error, "cannot kill the gateway");
                     }
+                    process.wait().await
                 }
             };
             let status = status.inspect_err(|error| warn!(%error, "lost sight of the gateway"));
@@ -107,10 +104,14 @@ impl Child {
             let exit = Exit {
                 clean,
                 after: begun.elapsed(),
+                at: Instant::now(),
                 code,
             };
+            match clean {
+                true => info!(pid, "the gateway ended by itself"),
+                false => warn!(pid, %exit, "the gateway ended"),
+            }
             exit_sender.send_replace(Some(exit));
-            ended(exit);
         });
         Ok(Self { pid, exit, kill })
     }

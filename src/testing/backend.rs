@@ -25,8 +25,8 @@ pub enum Fault {
     CannotCreate(&'static str),
     /// `create` fails, and may work another time.
     CreateUnavailable,
-    /// `delete` fails.
-    DeleteUnavailable,
+    /// `delete` fails in this region.
+    DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
     /// The gateway begins and gives up, with this detail.
@@ -321,7 +321,7 @@ impl Backend for SimulatedBackend {
 
     async fn delete(&self, region: &Region) -> Result<(), BackendError> {
         tokio::task::yield_now().await;
-        if matches!(self.fault(), Some(Fault::DeleteUnavailable)) {
+        if matches!(self.fault(), Some(Fault::DeleteUnavailable(faulty)) if faulty == *region) {
             return Err(Self::error("delete", region, false, "injected"));
         }
         let mut state = self.state();

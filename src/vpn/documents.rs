@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use popup_model::{Control, LeaseDocument, Region, ServerConfig, StatusDocument};
+use popup_model::{Control, DocumentError, LeaseDocument, Region, ServerConfig, StatusDocument};
 use popup_store::{Container, DocumentStore, Expect, StoreError};
 use tracing::warn;
 
@@ -34,7 +34,16 @@ impl Documents {
 
     /// The lease document of a region, or a new one.
     pub async fn lease(&self, region: &Region) -> Result<Versioned<LeaseDocument>, Error> {
-        let found = self.read(&lease_name(region)).await?;
+        let found: Option<Versioned<LeaseDocument>> = self.read(&lease_name(region)).await?;
+        if let Some(other) = found
+            .as_ref()
+            .map(|f| &f.document.region)
+            .filter(|r| *r != region)
+        {
+            let reason = format!("it is in the place of {region}, but says {other}");
+            let kind = LeaseDocument::KIND;
+            return Err(DocumentError::Inconsistent { kind, reason }.into());
+        }
         let new = || LeaseDocument::new(region.clone());
         Ok(found.unwrap_or_else(|| Versioned {
             document: new(),

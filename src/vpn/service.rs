@@ -148,3 +148,6 @@ impl Service {
         *self.shutdown.borrow()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,4 @@
+use axum::body::Body;
 use serde_json::json;
 
 use super::*;
