@@ -107,7 +107,7 @@ fn a_million_bad_datagrams_neither_stop_nor_fill_the_gateway_nor_disturb_a_peer(
         before.0
     );
 
-    let status = eventually(Duration::from_secs(15), "the attack is counted", || {
+    let status = eventually(crate::REPORTED, "the attack is counted", || {
         let status = handler.documents().status()?;
         let count = |reason: &str| status.drops.get(reason).copied().unwrap_or(0);
         let counted = count("malformed_datagram") > 10_000
@@ -133,7 +133,7 @@ fn a_replayed_handshake_or_packet_is_counted_and_has_no_effect() {
     for _ in 0..10 {
         peer.send_datagram(&data);
     }
-    eventually(Duration::from_secs(15), "the replays are counted", || {
+    eventually(crate::REPORTED, "the replays are counted", || {
         (handler.documents().drops("replayed_packet") >= 9).then_some(())
     });
     assert_eq!(
@@ -166,7 +166,7 @@ fn a_peer_cannot_speak_with_another_peers_address() {
         peer.send(&packet::syn((source, 5000), (to, 80)));
         peer.send(&packet::ping(source, to, 1));
     }
-    eventually(Duration::from_secs(15), "the lies are counted", || {
+    eventually(crate::REPORTED, "the lies are counted", || {
         (handler.documents().drops("spoofed_source") >= 3 * claimed.len() as u64).then_some(())
     });
     assert_eq!(lab.internet.arrivals(), []);
@@ -205,7 +205,7 @@ fn malformed_inner_packets_are_counted_and_harmless() {
             peer.send(&flipped);
         }
     }
-    eventually(Duration::from_secs(15), "they are counted", || {
+    eventually(crate::REPORTED, "they are counted", || {
         let documents = handler.documents();
         (documents.drops("malformed_packet") + documents.drops("invalid_checksum") > 100)
             .then_some(())

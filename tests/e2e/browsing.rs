@@ -46,7 +46,7 @@ fn browses_with(userspace: Userspace) {
     udp_echoes(&client);
     two_hundred_connections_live_at_once(&client);
 
-    eventually(Duration::from_secs(30), "the status has counted it", || {
+    eventually(crate::REPORTED, "the status has counted it", || {
         let status = handler.status();
         let peer = &status["peers"][0];
         assert_eq!(peer["name"], "popup", "{status:#}");

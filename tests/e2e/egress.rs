@@ -100,7 +100,7 @@ fn every_refused_class_is_refused_for_every_protocol_and_counted() {
         "{:?}",
         lab.internet.arrivals()
     );
-    eventually(Duration::from_secs(15), "the refusals are counted", || {
+    eventually(crate::REPORTED, "the refusals are counted", || {
         let documents = handler.documents();
         (documents.drops("egress_refused") >= refused && documents.drops("multicast") > 0)
             .then_some(())

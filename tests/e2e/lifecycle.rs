@@ -191,6 +191,27 @@ fn a_lease_that_is_over_stops_the_vpn_and_says_why() {
 }
 
 #[test]
+fn an_idle_vpn_stops_although_its_client_is_connected_and_one_in_use_does_not() {
+    const IDLE: Duration = Duration::from_secs(25);
+    with_client(|lab, handler, client| {
+        handler.documents().change_lease(|document| {
+            document.lease.as_mut().unwrap().idle_timeout_s = Some(IDLE.as_secs());
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < IDLE + Duration::from_secs(10) {
+            assert!(pings(client), "in use since {:?}", begun.elapsed());
+            client.run(5, &["sleep", "1"]);
+        }
+        let status = eventually(IDLE + Duration::from_secs(40), "the VPN stops", || {
+            Some(handler.status()).filter(|status| status["state"] == "stopped")
+        });
+        let reason = status["lastStop"].to_string().to_lowercase();
+        assert!(reason.contains("idle"), "{status:#}");
+        assert!(lab.host.namespace.processes("popup-gateway").is_empty());
+    });
+}
+
+#[test]
 fn parallel_starts_leave_one_gateway_and_give_every_peer_an_address_of_its_own() {
     let lab = Lab::new(Settings::default());
     let handler = Handler::start(&lab.host);

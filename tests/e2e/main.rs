@@ -4,6 +4,11 @@
 //! run as uid 65534 with an empty capability set.
 
 #![expect(unreachable_pub, reason = "the lab is written like a library")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and then prints what the programs said"
+)]
 
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -28,6 +33,10 @@ use lab::{Client, Handler, Internet, Lab, Settings, Userspace, eventually};
 /// begins a new handshake 15 s after it has sent something that nobody answered, and tries again
 /// every 5 s.
 const NEW_SESSION: Duration = Duration::from_secs(45);
+
+/// How long the gateway's counters may take to reach the status document, which it writes every
+/// 15 s when nothing of importance has changed.
+const REPORTED: Duration = Duration::from_secs(40);
 
 /// Whether a ping through the tunnel is answered within a second or so.
 fn pings(client: &Client) -> bool {

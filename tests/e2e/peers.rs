@@ -135,7 +135,7 @@ fn peers_do_not_reach_each_other_unless_told_to() {
                 matches!(reply, Some(packet::Reply::Unreachable(code)) if packet::PROHIBITED.contains(&code)),
                 "{reply:?}"
             );
-            eventually(Duration::from_secs(15), "it is counted", || {
+            eventually(crate::REPORTED, "it is counted", || {
                 (handler.documents().drops("peer_to_peer_refused") > 0).then_some(())
             });
         }
@@ -154,13 +154,9 @@ fn a_roaming_peer_goes_on_with_the_same_session() {
         peer.roam(machine);
         let reply = peer.ask(&packet::ping(from, to, 1), to, Duration::from_secs(5));
         assert_eq!(reply, Some(packet::Reply::Echo), "from {}", machine.address);
-        eventually(
-            Duration::from_secs(15),
-            "the status knows the endpoint",
-            || {
-                let endpoint = handler.documents().status()?.peers[0].endpoint?;
-                (endpoint.ip().to_string() == machine.address).then_some(())
-            },
-        );
+        eventually(crate::REPORTED, "the status knows the endpoint", || {
+            let endpoint = handler.documents().status()?.peers[0].endpoint?;
+            (endpoint.ip().to_string() == machine.address).then_some(())
+        });
     }
 }

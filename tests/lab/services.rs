@@ -32,6 +32,9 @@ struct Record {
     sent_bytes: AtomicU64,
 }
 
+/// What happens to a connection.
+type Service = fn(TcpStream, &Record);
+
 #[derive(Debug)]
 pub(super) struct Services(Arc<Record>);
 
@@ -45,7 +48,7 @@ impl Services {
         let record = Arc::new(Record::default());
         let echoes: Vec<&str> = echoes.collect();
         namespace.enter(|| {
-            let tcp: [(u16, fn(TcpStream, &Record)); 4] = [
+            let tcp: [(u16, Service); 4] = [
                 (80, serve_http),
                 (7, echo_stream),
                 (9, digest_then_answer),
@@ -84,7 +87,7 @@ impl Services {
     }
 }
 
-fn serve_tcp(listener: TcpListener, record: &Arc<Record>, serve: fn(TcpStream, &Record)) {
+fn serve_tcp(listener: TcpListener, record: &Arc<Record>, serve: Service) {
     let record = Arc::clone(record);
     thread::spawn(move || {
         for stream in listener.incoming() {
