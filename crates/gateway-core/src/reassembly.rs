@@ -94,7 +94,7 @@ impl Unfinished {
     /// Adds a fragment; true when the datagram is whole.
     fn add(&mut self, payload: &[u8], fragment: Fragment) -> Result<bool, Rejected> {
         let (start, end) = (fragment.offset, fragment.offset + payload.len());
-        let uneven = fragment.more && payload.len() % 8 != 0;
+        let uneven = fragment.more && !payload.len().is_multiple_of(8);
         if payload.is_empty() || uneven || end > MAX_PAYLOAD {
             return Err(Rejected);
         }

@@ -158,17 +158,13 @@ impl PacketLoop {
             }
             for event in &events {
                 match self.registry.owner(event.token()) {
-                    Some(Owner::Waker) => {
-                        if !self.handle_inputs(now) {
-                            return;
-                        }
-                    }
+                    Some(Owner::Waker) if !self.handle_inputs(now) => return,
+                    Some(Owner::Waker) | None => {}
                     Some(Owner::Tcp(flow)) => {
                         self.splices
                             .handle_event(&mut self.gateway, now, flow, event)
                     }
                     Some(owner) => self.handle_readable(now, owner),
-                    None => {}
                 }
             }
             if self.gateway.poll_timeout().is_some_and(|due| due <= now) {

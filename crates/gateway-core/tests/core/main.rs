@@ -1,0 +1,12 @@
+//! The gateway's core against simulated clients and a simulated outside, and the WireGuard
+//! library against itself.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails shall fail loudly"
+)]
+
+mod routing;
+mod support;
+mod tcp;
+mod wireguard;

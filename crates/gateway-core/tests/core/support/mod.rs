@@ -1,0 +1,11 @@
+//! A simulated world around the gateway: clients with a TCP/IP of their own, a link that loses and
+//! reorders, an outside that answers as told, and a clock that only this file moves.
+
+mod client;
+mod outside;
+mod plain;
+mod world;
+
+pub(crate) use outside::Answer;
+pub(crate) use plain::message;
+pub(crate) use world::{Link, World, peer_spec};

@@ -1,0 +1,397 @@
+//! TCP through the gateway, on a simulated clock and a link that loses and reorders.
+
+use std::time::Duration;
+
+use crate::support::{Answer, Link, World};
+use popup_gateway_core::{DropReason, Limits};
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp::State;
+
+const SERVER: &str = "203.0.113.10:80";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn open(world: &mut World) -> SocketHandle {
+    let handle = world.clients[0].connect(SERVER.parse().unwrap());
+    assert!(
+        world.run_until(10 * SECOND, |world| world.clients[0].state(handle)
+            == State::Established)
+    );
+    handle
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32)
+        .map(|n| (n ^ (n >> 8) ^ (n >> 15)) as u8)
+        .collect()
+}
+
+/// Sends all of `data` from the client and reads whatever comes, until both are done.
+fn exchange(
+    world: &mut World,
+    handle: SocketHandle,
+    data: &[u8],
+    expected: usize,
+    patience: Duration,
+) -> Vec<u8> {
+    let (mut sent, mut got) = (0, Vec::new());
+    world.run_until(patience, |world| {
+        let socket = world.clients[0].tcp(handle);
+        while socket.can_send() && sent < data.len() {
+            sent += socket.send_slice(&data[sent..]).unwrap();
+        }
+        while socket.can_recv() {
+            socket
+                .recv(|bytes| {
+                    got.extend_from_slice(bytes);
+                    (bytes.len(), ())
+                })
+                .unwrap();
+        }
+        sent == data.len()
+            && got.len() >= expected
+            && world.outside.only().received.len() == data.len()
+    });
+    got
+}
+
+#[test]
+fn a_syn_is_answered_only_after_the_outside_has_accepted() {
+    let mut world = World::new(1);
+    world.outside.answer = Answer::Silence;
+    let handle = world.clients[0].connect(SERVER.parse().unwrap());
+    world.run_for(4 * SECOND);
+    assert_eq!(world.clients[0].state(handle), State::SynSent);
+    assert_eq!(
+        world.outside.connects.len(),
+        1,
+        "repeated SYNs must not connect again"
+    );
+    let flow = *world.outside.connections.keys().next().unwrap();
+    let now = world.now;
+    world.outside.accept(&mut world.gateway, now, flow);
+    assert!(
+        world.run_until(10 * SECOND, |world| world.clients[0].state(handle)
+            == State::Established)
+    );
+}
+
+#[test]
+fn a_refused_connect_is_a_reset_at_once() {
+    let mut world = World::new(1);
+    world.outside.answer = Answer::Refuse;
+    let handle = world.clients[0].connect(SERVER.parse().unwrap());
+    assert!(
+        world.run_until(SECOND / 2, |world| world.clients[0].state(handle)
+            == State::Closed)
+    );
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+}
+
+#[test]
+fn an_unreachable_outside_is_host_unreachable() {
+    let mut world = World::new(1);
+    world.outside.answer = Answer::Unreachable;
+    world.clients[0].connect(SERVER.parse().unwrap());
+    assert!(world.run_until(SECOND / 2, |world| !world.clients[0].heard.is_empty()));
+    let icmp = &world.clients[0].heard[0];
+    assert_eq!((icmp[9], icmp[20], icmp[21]), (1, 3, 1));
+}
+
+#[test]
+fn data_crosses_both_ways_intact_over_a_link_that_loses_and_reorders() {
+    for seed in 0..6 {
+        let mut world = World::new(1);
+        world.seed(seed);
+        world.link = Link {
+            loss: 0.02,
+            delay: Duration::from_millis(10),
+            jitter: Duration::from_millis(3),
+        };
+        world.outside.greeting = pattern(300_000);
+        let handle = open(&mut world);
+        let upload = pattern(200_000);
+        let got = exchange(&mut world, handle, &upload, 300_000, 600 * SECOND);
+        assert!(
+            got == world.outside.greeting,
+            "seed {seed}: download of {} bytes differs",
+            got.len()
+        );
+        assert!(
+            world.outside.only().received == upload,
+            "seed {seed}: upload differs"
+        );
+    }
+}
+
+#[test]
+fn a_lost_segment_is_sent_again_within_round_trips_not_seconds() {
+    let mut world = World::new(1);
+    world.link = Link {
+        loss: 0.005,
+        delay: Duration::from_millis(10),
+        jitter: Duration::ZERO,
+    };
+    world.outside.greeting = pattern(2_000_000);
+    let handle = open(&mut world);
+    let began = world.now;
+    let got = exchange(&mut world, handle, &[], 2_000_000, 120 * SECOND);
+    assert_eq!(got.len(), 2_000_000);
+    let took = world.now - began;
+    assert!(
+        took < 12 * SECOND,
+        "2 MB with 0.5 % loss at 20 ms took {took:?} of simulated time"
+    );
+}
+
+#[test]
+fn the_client_may_finish_first_and_still_receive() {
+    let mut world = World::new(1);
+    let handle = open(&mut world);
+    world.clients[0]
+        .tcp(handle)
+        .send_slice(b"question")
+        .unwrap();
+    world.clients[0].tcp(handle).close();
+    assert!(world.run_until(5 * SECOND, |world| world.outside.only().peer_finished));
+    assert_eq!(world.outside.only().received, b"question");
+    assert!(
+        !world.outside.only().closed,
+        "the other direction is still open"
+    );
+    let flow = *world.outside.connections.keys().next().unwrap();
+    world.outside.only().to_send = pattern(50_000);
+    world.outside.only().ends = true;
+    let now = world.now;
+    world.outside.pump(&mut world.gateway, now, flow);
+    let mut got = 0;
+    assert!(world.run_until(10 * SECOND, |world| {
+        let socket = world.clients[0].tcp(handle);
+        while socket.can_recv() {
+            got += socket.recv(|bytes| (bytes.len(), bytes.len())).unwrap();
+        }
+        got == 50_000 && world.outside.only().closed
+    }));
+    assert!(!world.outside.only().reset);
+}
+
+#[test]
+fn the_outside_may_finish_first_and_still_receive() {
+    let mut world = World::new(1);
+    world.outside.greeting = b"hello".to_vec();
+    world.outside.greeting_ends = true;
+    let handle = open(&mut world);
+    assert!(world.run_until(5 * SECOND, |world| {
+        let socket = world.clients[0].tcp(handle);
+        socket.recv_queue() == 5 && socket.state() == State::CloseWait
+    }));
+    world.clients[0].tcp(handle).send_slice(b"thanks").unwrap();
+    world.clients[0].tcp(handle).close();
+    assert!(world.run_until(5 * SECOND, |world| world.outside.only().closed));
+    assert_eq!(world.outside.only().received, b"thanks");
+    assert!(!world.outside.only().reset);
+    assert!(world.run_until(60 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
+}
+
+#[test]
+fn a_reset_crosses_in_both_directions() {
+    let mut world = World::new(1);
+    let handle = open(&mut world);
+    world.clients[0].tcp(handle).abort();
+    assert!(world.run_until(SECOND, |world| world.outside.only().reset));
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+
+    let mut world = World::new(1);
+    let handle = open(&mut world);
+    let flow = *world.outside.connections.keys().next().unwrap();
+    world.gateway.handle_tcp_reset(flow);
+    world.drain();
+    assert!(
+        world.run_until(SECOND, |world| world.clients[0].state(handle)
+            == State::Closed)
+    );
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+}
+
+#[test]
+fn an_outside_that_does_not_read_stops_the_client_and_loses_nothing() {
+    let mut world = World::new(1);
+    world.outside.reads_at_most = Some(10_000);
+    let handle = open(&mut world);
+    let upload = pattern(4_000_000);
+    let mut sent = 0;
+    let fill = |world: &mut World, sent: &mut usize| {
+        let socket = world.clients[0].tcp(handle);
+        while socket.can_send() && *sent < upload.len() {
+            *sent += socket.send_slice(&upload[*sent..]).unwrap();
+        }
+    };
+    world.run_until(20 * SECOND, |world| {
+        fill(world, &mut sent);
+        false
+    });
+    assert_eq!(world.outside.only().received.len(), 10_000);
+    assert!(
+        sent < 2_500_000,
+        "the client was let send {sent} bytes that nobody reads"
+    );
+    world.outside.only().reads_at_most = None;
+    let flow = *world.outside.connections.keys().next().unwrap();
+    let now = world.now;
+    world.outside.pump(&mut world.gateway, now, flow);
+    assert!(world.run_until(120 * SECOND, |world| {
+        fill(world, &mut sent);
+        world.outside.only().received.len() == upload.len()
+    }));
+    assert!(world.outside.only().received == upload);
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_outside() {
+    let mut world = World::new(1);
+    world.outside.greeting = pattern(8_000_000);
+    open(&mut world);
+    world.run_for(30 * SECOND);
+    let sent = world.outside.only().sent;
+    assert!(
+        sent < 2_000_000,
+        "{sent} bytes were taken from the outside for a client that does not read"
+    );
+}
+
+#[test]
+fn a_silent_connection_is_reaped_after_two_hours_and_not_before() {
+    let mut world = World::new(1);
+    open(&mut world);
+    world.run_for(Duration::from_secs(2 * 3600));
+    assert_eq!(world.gateway.flow_counts().tcp, 1);
+    world.run_for(Duration::from_secs(300));
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+    assert!(world.outside.only().reset);
+}
+
+#[test]
+fn an_unanswered_connect_is_given_up_after_four_minutes() {
+    let mut world = World::new(1);
+    world.outside.answer = Answer::Silence;
+    world.clients[0].connect(SERVER.parse().unwrap());
+    world.run_for(SECOND / 2);
+    world.link.loss = 1.0; // Repeated SYNs would begin anew.
+    world.run_for(Duration::from_secs(230));
+    assert_eq!(world.gateway.flow_counts().tcp, 1);
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+}
+
+#[test]
+fn a_vanished_client_with_unacknowledged_data_is_reaped_within_minutes() {
+    let mut world = World::new(1);
+    let _ = open(&mut world);
+    world.link.loss = 1.0;
+    let flow = *world.outside.connections.keys().next().unwrap();
+    world.outside.only().to_send = pattern(1000);
+    let now = world.now;
+    world.outside.pump(&mut world.gateway, now, flow);
+    world.run_for(Duration::from_secs(250));
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+    assert!(world.outside.only().reset);
+}
+
+#[test]
+fn at_the_limit_new_connections_are_refused_and_old_ones_live() {
+    let limits = Limits {
+        flows: 3,
+        flows_per_peer: 3,
+        half_open_per_peer: 10,
+        tcp_buffer_bytes: 1 << 24,
+    };
+    let mut world = World::with(1, |settings| settings.limits = limits);
+    let handles: Vec<_> = (0..5)
+        .map(|_| world.clients[0].connect(SERVER.parse().unwrap()))
+        .collect();
+    world.run_for(SECOND);
+    let states: Vec<_> = handles
+        .iter()
+        .map(|handle| world.clients[0].state(*handle))
+        .collect();
+    assert_eq!(
+        states
+            .iter()
+            .filter(|state| **state == State::Established)
+            .count(),
+        3
+    );
+    assert_eq!(
+        states
+            .iter()
+            .filter(|state| **state == State::Closed)
+            .count(),
+        2
+    );
+    assert_eq!(world.drops(DropReason::FlowLimit), 2);
+    world.clients[0]
+        .tcp(handles[0])
+        .send_slice(b"still here")
+        .unwrap();
+    assert!(world.run_until(SECOND, |world| {
+        world
+            .outside
+            .connections
+            .values()
+            .any(|connection| connection.received == b"still here")
+    }));
+}
+
+#[test]
+fn unfinished_connects_have_a_limit_of_their_own() {
+    let limits = Limits {
+        half_open_per_peer: 2,
+        ..Limits::for_descriptors(1024)
+    };
+    let mut world = World::with(1, |settings| settings.limits = limits);
+    world.outside.answer = Answer::Silence;
+    for _ in 0..4 {
+        world.clients[0].connect(SERVER.parse().unwrap());
+    }
+    world.run_for(SECOND / 2);
+    assert_eq!(world.outside.connects.len(), 2);
+    assert_eq!(world.drops(DropReason::HalfOpenLimit), 2);
+}
+
+#[test]
+fn without_memory_for_buffers_a_connect_is_refused() {
+    let limits = Limits {
+        tcp_buffer_bytes: 0,
+        ..Limits::for_descriptors(1024)
+    };
+    let mut world = World::with(1, |settings| settings.limits = limits);
+    let handle = world.clients[0].connect(SERVER.parse().unwrap());
+    assert!(
+        world.run_until(SECOND, |world| world.clients[0].state(handle)
+            == State::Closed)
+    );
+    assert_eq!(world.drops(DropReason::MemoryLimit), 1);
+    assert!(world.outside.only().reset);
+}
+
+#[test]
+fn a_segment_of_no_connection_is_answered_with_a_reset() {
+    let mut world = World::new(1);
+    let handle = open(&mut world);
+    let flow = *world.outside.connections.keys().next().unwrap();
+    world.gateway.set_peers(world.now, Vec::new());
+    world
+        .gateway
+        .set_peers(world.now, vec![crate::support::peer_spec(0)]);
+    world.drain();
+    world.handshake(0);
+    assert!(world.outside.connections[&flow].reset);
+    world.clients[0]
+        .tcp(handle)
+        .send_slice(b"anybody?")
+        .unwrap();
+    assert!(
+        world.run_until(SECOND, |world| world.clients[0].state(handle)
+            == State::Closed)
+    );
+    assert!(world.drops(DropReason::UnknownFlow) > 0);
+}
