@@ -4,6 +4,7 @@
 //! changed only under a claim in the lease document. Whatever is interrupted between the two is
 //! finished by the next caller or by the tick.
 
+mod commit;
 mod peers;
 mod reconcile;
 mod start;

@@ -1,0 +1,172 @@
+//! The part of a start that writes: the peer, then the lease.
+
+use popup_model::{LeaseId, ServerConfig};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::reconcile::View;
+use super::start::{Attempt, Committed};
+use crate::error::Error;
+use crate::vpn::documents::Versioned;
+use crate::vpn::peers::{self, Placed};
+use crate::vpn::request::{PeerRequest, PeerWish};
+use crate::vpn::{Group, lease};
+
+impl Attempt<'_> {
+    /// Writes the peer and the lease, in as many rounds as others make necessary.
+    pub(super) async fn commit(&mut self, deadline: Instant) -> Result<Committed, Error> {
+        loop {
+            let view = self.service.reconcile(&self.region).await?;
+            let config = self.service.config().await?;
+            let committed = if view.current().is_some() {
+                self.join(view, config).await?
+            } else if view.is_claimed() || view.observed.group != Group::Absent {
+                self.service.pause(self.service.options.poll).await;
+                None
+            } else {
+                self.begin(view, config).await?
+            };
+            match committed {
+                Some(committed) => return Ok(committed),
+                None if Instant::now() >= deadline || self.service.is_shutting_down() => {
+                    return Err(Error::Busy);
+                }
+                None => self.service.yield_to_others().await,
+            }
+        }
+    }
+
+    /// Adds to what runs; `None` when somebody else was faster.
+    async fn join(
+        &mut self,
+        view: View,
+        mut config: Versioned<ServerConfig>,
+    ) -> Result<Option<Committed>, Error> {
+        if matches!(self.request.peer, PeerRequest::Unsaid) {
+            // A claim of ours was lost to the one who started it: one configuration is enough.
+            self.take_back().await;
+        }
+        if self.placed.is_none() {
+            let placed = self.place(&mut config.document, false)?;
+            let changed = placed.as_ref().is_some_and(|placed| placed.changed);
+            if changed && !self.service.documents.save_config(&mut config).await? {
+                return Ok(None);
+            }
+            self.placed = placed;
+        }
+        let mut changed = view.lease.clone();
+        let Some(lease) = &mut changed.document.lease else {
+            return Ok(None);
+        };
+        let id = lease.id.clone();
+        if lease::extend(lease, self.request, view.now)
+            && !self.service.documents.save_lease(&changed).await?
+        {
+            return Ok(None);
+        }
+        Ok(Some(Committed {
+            lease: id,
+            begun: false,
+            revision: config.document.revision,
+        }))
+    }
+
+    /// Starts what does not run; `None` when somebody else was faster.
+    async fn begin(
+        &mut self,
+        view: View,
+        mut config: Versioned<ServerConfig>,
+    ) -> Result<Option<Committed>, Error> {
+        // On a copy first: what cannot work must not even claim.
+        self.prepare(&mut config.document)?;
+        let Some(operation) = self.service.claim(view).await? else {
+            return Ok(None);
+        };
+        let outcome = self.begin_claimed(&operation).await;
+        if !matches!(outcome, Ok(Some(_))) {
+            self.service.release(&self.region, &operation, None).await?;
+        }
+        outcome
+    }
+
+    async fn begin_claimed(&mut self, operation: &LeaseId) -> Result<Option<Committed>, Error> {
+        let revision = loop {
+            let mut config = self.service.config().await?;
+            let (placed, changed) = self.prepare(&mut config.document)?;
+            if !changed && config.document.revision > 0 {
+                self.placed = self.placed.take().or(placed);
+                break config.document.revision;
+            }
+            if self.service.documents.save_config(&mut config).await? {
+                self.placed = self.placed.take().or(placed);
+                break config.document.revision;
+            }
+            self.service.yield_to_others().await;
+        };
+        let mut lease = self.service.documents.lease(&self.region).await?;
+        match &lease.document.operation {
+            Some(current) if current.id == *operation => {}
+            None if lease.document.lease.is_none() => return Err(Error::Interrupted),
+            _ => return Ok(None),
+        }
+        let id = LeaseId::generate();
+        lease::start(
+            &mut lease.document,
+            id.clone(),
+            self.request,
+            self.service.clock.now(),
+        );
+        if !self.service.documents.save_lease(&lease).await? {
+            return Ok(None);
+        }
+        info!(region = %self.region, lease_id = %id, "a lease has begun");
+        Ok(Some(Committed {
+            lease: id,
+            begun: true,
+            revision,
+        }))
+    }
+
+    /// The configuration a new VPN needs; whether that changed anything.
+    fn prepare(&self, config: &mut ServerConfig) -> Result<(Option<Placed>, bool), Error> {
+        let options = &self.service.options;
+        let adopted = peers::adopt_settings(config, options.network, &options.ports)?;
+        if self.placed.is_some() {
+            return Ok((None, adopted));
+        }
+        let placed = self.place(config, true)?;
+        let changed = placed.as_ref().is_some_and(|placed| placed.changed);
+        Ok((placed, adopted || changed))
+    }
+
+    fn place(&self, config: &mut ServerConfig, begins: bool) -> Result<Option<Placed>, Error> {
+        let request = self.request;
+        let automatic = PeerWish::default();
+        let wish = match &request.peer {
+            PeerRequest::Wanted(wish) => Some(wish),
+            PeerRequest::Unsaid if begins => Some(&automatic),
+            PeerRequest::Unsaid | PeerRequest::Nobody => None,
+        };
+        let now = self.service.clock.now();
+        let placed = wish
+            .map(|wish| peers::place(config, wish, &request.client, &self.keys, now))
+            .transpose()?;
+        if request.config_required && !placed.as_ref().is_some_and(|placed| placed.changed) {
+            return Err(no_config(placed.as_ref()));
+        }
+        Ok(placed)
+    }
+}
+
+fn no_config(placed: Option<&Placed>) -> Error {
+    Error::NoConfigToReturn(match placed {
+        Some(placed) => format!(
+            "the peer {} exists and its configuration was given out when it was made: set \
+             \"replace\": true for new keys, or ask for JSON to start without a configuration",
+            placed.peer.name
+        ),
+        None => "no configuration is made by this request: the VPN runs already, or no peer was \
+                 wanted; name a new peer, or ask for JSON"
+            .to_owned(),
+    })
+}
