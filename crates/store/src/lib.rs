@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod azure;
 mod directory;
 mod run_lock;
 
@@ -69,6 +70,17 @@ impl fmt::Debug for Stored {
     }
 }
 
+/// What a conditional read finds.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// There is no document.
+    Absent,
+    /// The version that was seen is still in force.
+    Same,
+    /// There is another one.
+    To(Stored),
+}
+
 /// What a write expects to find in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
@@ -108,6 +120,20 @@ pub enum StoreError {
 pub trait DocumentStore: fmt::Debug + Send + Sync {
     /// Reads a document; `None` when there is none.
     async fn read(&self, container: Container, name: &str) -> Result<Option<Stored>, StoreError>;
+
+    /// Reads a document if it is another than the one that was `seen`.
+    async fn read_if_changed(
+        &self,
+        container: Container,
+        name: &str,
+        seen: Option<&Version>,
+    ) -> Result<Change, StoreError> {
+        Ok(match self.read(container, name).await? {
+            None => Change::Absent,
+            Some(stored) if seen == Some(&stored.version) => Change::Same,
+            Some(stored) => Change::To(stored),
+        })
+    }
 
     /// Replaces or creates a document, if `expect` is what is there.
     async fn write(
