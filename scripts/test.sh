@@ -14,8 +14,9 @@ fi
 scripts/tools.sh
 scripts/lint.sh
 
-step "both programs"
-cargo build --workspace --bins --locked
+# With the tests, so that both are built with the same features, once.
+step "the programs and their tests"
+cargo build --workspace --all-targets --locked
 
 if [ "$(id -u)" -ne 0 ]; then
   have sudo || die "the end-to-end tests need root, and there is no sudo: run this as root"
