@@ -1,0 +1,171 @@
+// Everything Popup VPN needs on Azure, in one resource group. One file per concern in modules/.
+// The VPN itself is not here: the handler creates its container group at a start and deletes it
+// at a stop.
+targetScope = 'subscription'
+
+@description('Name of the azd environment. It goes into the names and tags of all resources.')
+@minLength(1)
+@maxLength(32)
+param environmentName string
+
+@description('Where the function app and its storage live. Exits can be in other regions.')
+@minLength(1)
+@metadata({ azd: { type: 'location' } })
+param location string
+
+@description('Regions an exit may be started in, separated by commas, for example westeurope,eastus.')
+@minLength(1)
+param regions string = location
+
+@description('UDP ports of the gateway, at most five, separated by commas. The first goes into client files.')
+param vpnPorts string = '443'
+
+@description('Image of the gateway. Pin it by digest for a deployment that must not change by itself.')
+@minLength(1)
+param containerImage string
+
+@description('Make a private container registry and let the gateway pull from it.')
+param privateRegistry bool = false
+
+@description('CPU cores of the gateway.')
+param cpu string = '1.0'
+
+@description('Memory of the gateway in GB.')
+param memoryGb string = '1.5'
+
+@description('Standard, or Confidential for kernel WireGuard (dearer).')
+@allowed(['Standard', 'Confidential'])
+param containerSku string = 'Standard'
+
+@description('Send the log of the gateway container to Log Analytics. The workspace key then is an app setting.')
+param gatewayLogs bool = false
+
+@description('Seconds a start may wait before it answers 202.')
+@minValue(1)
+@maxValue(225)
+param startWaitSeconds int = 200
+
+@description('Days that logs are kept.')
+@minValue(30)
+@maxValue(730)
+param logRetentionDays int = 30
+
+@description('Client id of an Entra ID app registration. When given, callers must sign in as well.')
+param entraClientId string = ''
+
+var token = toLower(uniqueString(subscription().id, environmentName, location))
+var tags = { 'azd-env-name': environmentName, application: 'popup-vpn' }
+
+resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
+  name: 'rg-${environmentName}'
+  location: location
+  tags: tags
+}
+
+module identities 'modules/identities.bicep' = {
+  name: 'identities'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+  }
+}
+
+module monitoring 'modules/monitoring.bicep' = {
+  name: 'monitoring'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    retentionDays: logRetentionDays
+    publisherPrincipalId: identities.outputs.handlerPrincipalId
+  }
+}
+
+module documents 'modules/documents.bicep' = {
+  name: 'documents'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    handlerPrincipalId: identities.outputs.handlerPrincipalId
+    gatewayPrincipalId: identities.outputs.gatewayPrincipalId
+  }
+}
+
+module registry 'modules/registry.bicep' = if (privateRegistry) {
+  name: 'registry'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    pullPrincipalId: identities.outputs.gatewayPrincipalId
+  }
+}
+
+module roles 'modules/roles.bicep' = {
+  name: 'roles'
+  scope: group
+  params: {
+    handlerPrincipalId: identities.outputs.handlerPrincipalId
+    gatewayIdentityName: identities.outputs.gatewayName
+  }
+}
+
+module hostStorage 'modules/host-storage.bicep' = {
+  name: 'host-storage'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    handlerPrincipalId: identities.outputs.handlerPrincipalId
+  }
+}
+
+module handler 'modules/handler.bicep' = {
+  name: 'handler'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    identityId: identities.outputs.handlerId
+    identityClientId: identities.outputs.handlerClientId
+    hostStorageName: hostStorage.outputs.name
+    packageContainer: hostStorage.outputs.packageContainer
+    applicationInsightsName: monitoring.outputs.applicationInsightsName
+    gatewayLogWorkspaceName: gatewayLogs ? monitoring.outputs.workspaceName : ''
+    entraClientId: entraClientId
+    settings: {
+      SUBSCRIPTION_ID: subscription().subscriptionId
+      RESOURCE_GROUP: group.name
+      REGIONS: regions
+      VPN_PORTS: vpnPorts
+      CONTAINER_IMAGE: containerImage
+      REGISTRY_SERVER: registry.?outputs.?server ?? ''
+      GATEWAY_IDENTITY_ID: identities.outputs.gatewayId
+      GATEWAY_IDENTITY_CLIENT_ID: identities.outputs.gatewayClientId
+      STORAGE_ACCOUNT_URL: documents.outputs.url
+      CONTAINER_SKU: containerSku
+      CPU: cpu
+      MEMORY_GB: memoryGb
+      START_WAIT_SECONDS: string(startWaitSeconds)
+    }
+  }
+  // The roles must be there before the first request; they take minutes to be in force.
+  dependsOn: [
+    roles
+  ]
+}
+
+output AZURE_LOCATION string = location
+output AZURE_RESOURCE_GROUP string = group.name
+output AZURE_TENANT_ID string = tenant().tenantId
+output SERVICE_HANDLER_NAME string = handler.outputs.name
+output POPUP_VPN_URL string = handler.outputs.url
+output AZURE_CONTAINER_REGISTRY_ENDPOINT string = registry.?outputs.?server ?? ''
