@@ -1,9 +1,14 @@
-//! How much may be under way to a peer.
+//! How much may be under way to a peer: the congestion control of the download direction.
 //!
 //! Twice what the path holds (delivery rate times round-trip time) keeps it busy; more only fills
-//! queues until they overflow, and the library beneath recovers from overflow by time-outs. So
-//! the limit follows the measured path, as BBR's congestion window does (Cardwell et al. 2016):
-//! it doubles each round trip while the rate still grows, and stays when it no longer does.
+//! queues until they overflow. So the limit follows the measured path, as the congestion window of
+//! BBR does (Cardwell et al. 2016, its gain of 2): it doubles each round trip while the rate still
+//! grows, and stays when it no longer does. A single loss says nothing of the path, and does not
+//! lower the limit; in simulation (20 ms, 0.5 % loss) this brings 2 MB in 0.5 s where the
+//! library's CUBIC takes 5 s.
+//!
+//! Time-outs do tell something: that so much was lost at once that no duplicate came back. They
+//! lower the limit to half, and it may grow by half again each second after.
 //!
 //! What exceeds the limit waits in the outside socket, where it slows the sender down.
 
@@ -18,6 +23,9 @@ const SAMPLES: usize = 10;
 /// How long the least round-trip time counts before it is measured anew.
 const RTT_WINDOW: Duration = Duration::from_secs(10);
 
+/// How long a ceiling stays before it is raised by half.
+const CEILING_HOLDS: Duration = Duration::from_secs(1);
+
 /// The limit of one connection, and the measurements it follows.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -27,7 +35,11 @@ pub(super) struct Flight {
     entered: u64,
     /// Bytes that have been acknowledged.
     acknowledged: u64,
+    /// When an acknowledgement last brought something, or the first byte after a pause entered.
+    progressed_at: Option<Instant>,
     probe: Option<Probe>,
+    /// The most that may be under way since data was lost in bulk, and since when.
+    ceiling: Option<(usize, Instant)>,
     min_rtt: Option<(Duration, Instant)>,
     last_rtt: Duration,
     /// Bytes a second.
@@ -41,6 +53,9 @@ struct Probe {
     /// It ends when this much is acknowledged.
     until: u64,
     began: Instant,
+    /// The last progress before it began. Rates are taken from here on: acknowledgements that
+    /// were held up and arrive together would otherwise look like a fast path.
+    progressed_before: Instant,
     acknowledged_before: u64,
 }
 
@@ -51,7 +66,9 @@ impl Flight {
             capacity,
             entered: 0,
             acknowledged: 0,
+            progressed_at: None,
             probe: None,
+            ceiling: None,
             min_rtt: None,
             last_rtt: Duration::ZERO,
             rates: [0.0; SAMPLES],
@@ -79,11 +96,16 @@ impl Flight {
 
     /// Notes that `bytes` have entered the send buffer.
     pub(super) fn handle_entered(&mut self, now: Instant, bytes: usize) {
+        let progressed_before = match self.progressed_at {
+            Some(at) if self.entered > self.acknowledged => at,
+            _ => *self.progressed_at.insert(now),
+        };
         self.entered += bytes as u64;
         if self.probe.is_none() && bytes > 0 {
             self.probe = Some(Probe {
                 until: self.entered,
                 began: now,
+                progressed_before,
                 acknowledged_before: self.acknowledged,
             });
         }
@@ -91,29 +113,55 @@ impl Flight {
 
     /// Notes that `queued` bytes are in the send buffer now, not yet acknowledged.
     pub(super) fn handle_progress(&mut self, now: Instant, queued: usize) {
-        self.acknowledged = self.entered.saturating_sub(queued as u64);
-        let Some(probe) = self.probe.take_if(|probe| probe.until <= self.acknowledged) else {
-            return;
-        };
-        let took = now
-            .saturating_duration_since(probe.began)
-            .max(Duration::from_micros(50));
+        let acknowledged = self.entered.saturating_sub(queued as u64);
+        if acknowledged > self.acknowledged {
+            self.acknowledged = acknowledged;
+            self.progressed_at = Some(now);
+        }
+        if let Some(probe) = self.probe.take_if(|probe| probe.until <= acknowledged) {
+            self.measure(now, &probe);
+        }
+    }
+
+    /// Notes that data was lost in bulk.
+    pub(super) fn handle_time_out(&mut self, now: Instant) {
+        self.ceiling = Some(((self.limit / 2).max(FLOOR.min(self.capacity)), now));
+        self.probe = None;
+        self.apply();
+    }
+
+    fn measure(&mut self, now: Instant, probe: &Probe) {
+        const SHORTEST: Duration = Duration::from_micros(50);
+        let took = now.saturating_duration_since(probe.began).max(SHORTEST);
         self.last_rtt = took;
-        let min_rtt = match self.min_rtt {
-            Some((least, since)) if least <= took && now.duration_since(since) < RTT_WINDOW => {
-                least
-            }
-            _ => {
-                self.min_rtt = Some((took, now));
-                took
-            }
-        };
-        self.rates[self.next_sample] =
-            (self.acknowledged - probe.acknowledged_before) as f64 / took.as_secs_f64();
+        if self
+            .min_rtt
+            .is_none_or(|(least, since)| took < least || now.duration_since(since) >= RTT_WINDOW)
+        {
+            self.min_rtt = Some((took, now));
+        }
+        let interval = now
+            .saturating_duration_since(probe.progressed_before)
+            .max(took);
+        let delivered = (self.acknowledged - probe.acknowledged_before) as f64;
+        self.rates[self.next_sample] = delivered / interval.as_secs_f64();
         self.next_sample = (self.next_sample + 1) % SAMPLES;
+        if let Some((ceiling, since)) = &mut self.ceiling
+            && now.duration_since(*since) >= CEILING_HOLDS
+        {
+            (*ceiling, *since) = (*ceiling + *ceiling / 2, now);
+        }
+        self.apply();
+    }
+
+    fn apply(&mut self) {
         let rate = self.rates.iter().copied().fold(0.0, f64::max);
-        let path = rate * min_rtt.as_secs_f64();
-        self.limit = ((2.0 * path) as usize).clamp(FLOOR.min(self.capacity), self.capacity);
+        let min_rtt = self.min_rtt.map_or(Duration::ZERO, |(least, _)| least);
+        let path = (2.0 * rate * min_rtt.as_secs_f64()) as usize;
+        let ceiling = self
+            .ceiling
+            .map_or(self.capacity, |(ceiling, _)| ceiling.min(self.capacity));
+        self.limit = path.clamp(FLOOR.min(ceiling), ceiling);
     }
 }
 
@@ -179,5 +227,40 @@ mod tests {
         assert!(!flight.has_room());
         flight.handle_progress(now + Duration::from_millis(1), FLOOR / 2);
         assert!(flight.has_room());
+    }
+
+    #[test]
+    fn a_time_out_halves_the_limit_and_it_grows_again_by_the_second() {
+        let mut flight = Flight::new(4 << 20);
+        let (rate, rtt) = (12_500_000.0, Duration::from_millis(40));
+        let now = drive(&mut flight, Instant::now(), rate, rtt, 20);
+        let before = flight.limit;
+        flight.handle_time_out(now);
+        assert_eq!(flight.limit, before / 2);
+        let now = drive(&mut flight, now, rate, rtt, 10);
+        assert_eq!(flight.limit, before / 2, "not within the first second");
+        drive(&mut flight, now, rate, rtt, 60);
+        assert!(
+            flight.limit > before * 9 / 10,
+            "{} of {before}",
+            flight.limit
+        );
+    }
+
+    #[test]
+    fn acknowledgements_that_were_held_up_do_not_look_like_a_fast_path() {
+        let mut flight = Flight::new(4 << 20);
+        let mut now = Instant::now();
+        flight.handle_entered(now, 1);
+        flight.handle_progress(now + Duration::from_millis(1), 0); // The path takes 1 ms.
+        now += Duration::from_millis(1);
+        for _ in 0..100 {
+            // Everything is acknowledged at once, 20 ms later.
+            let room = flight.room();
+            flight.handle_entered(now, room);
+            now += Duration::from_millis(20);
+            flight.handle_progress(now, 0);
+        }
+        assert_eq!(flight.limit, FLOOR);
     }
 }

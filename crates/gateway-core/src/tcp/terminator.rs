@@ -85,7 +85,8 @@ impl Terminator {
             SocketBuffer::new(vec![0; capacity]),
             SocketBuffer::new(vec![0; capacity]),
         );
-        socket.set_congestion_control(CongestionControl::Cubic);
+        // `Flight` takes its place: it follows the measured path and not the losses.
+        socket.set_congestion_control(CongestionControl::None);
         socket.set_ack_delay(Some(ACK_DELAY));
         // The outside end decides what is worth a segment; waiting here would add its delay twice.
         socket.set_nagle_enabled(false);
@@ -195,6 +196,7 @@ impl Terminator {
         if let Some(due) = self.library_poll_at(now) {
             self.started -= due.saturating_duration_since(now);
             self.stall.handle_resent(now);
+            self.flight.handle_time_out(now);
         }
     }
 

@@ -123,23 +123,47 @@ fn data_crosses_both_ways_intact_over_a_link_that_loses_and_reorders() {
     }
 }
 
-#[test]
-fn a_lost_segment_is_sent_again_within_round_trips_not_seconds() {
+/// How long a download takes, in simulated time, when the datagrams of these numbers are lost.
+fn download_time(len: usize, lost: &[u64]) -> Duration {
     let mut world = World::new(1);
-    world.link = Link {
-        loss: 0.005,
-        delay: Duration::from_millis(10),
-        jitter: Duration::ZERO,
-    };
-    world.outside.greeting = pattern(2_000_000);
+    world.windows_move = true;
+    world.link.delay = Duration::from_millis(10);
     let handle = open(&mut world);
-    let began = world.now;
-    let got = exchange(&mut world, handle, &[], 2_000_000, 120 * SECOND);
-    assert_eq!(got.len(), 2_000_000);
-    let took = world.now - began;
+    let flow = *world.outside.connections.keys().next().unwrap();
+    world.lost_to_clients = lost
+        .iter()
+        .map(|number| world.posted_to_clients + number)
+        .collect();
+    world.outside.only().to_send = pattern(len);
+    let (began, now) = (world.now, world.now);
+    world.outside.pump(&mut world.gateway, now, flow);
+    let got = exchange(&mut world, handle, &[], len, 60 * SECOND);
+    assert!(got == pattern(len), "{} of {len} bytes", got.len());
+    world.now - began
+}
+
+#[test]
+fn a_lost_segment_costs_round_trips_even_when_duplicates_move_the_window() {
+    let unharmed = download_time(300_000, &[]);
+    let harmed = download_time(300_000, &[60]);
+    let cost = harmed.saturating_sub(unharmed);
     assert!(
-        took < 12 * SECOND,
-        "2 MB with 0.5 % loss at 20 ms took {took:?} of simulated time"
+        cost <= Duration::from_millis(60),
+        "one loss at 20 ms cost {cost:?} of {harmed:?}"
+    );
+}
+
+#[test]
+fn a_lost_last_segment_is_missed_after_200_ms_not_after_a_second() {
+    let segments = 20_000_u64.div_ceil(1380);
+    let harmed = download_time(20_000, &[segments - 1]);
+    assert!(
+        harmed >= Duration::from_millis(200),
+        "{harmed:?}: was anything lost?"
+    );
+    assert!(
+        harmed < Duration::from_millis(400),
+        "the last segment was missed only after {harmed:?}"
     );
 }
 
@@ -394,4 +418,25 @@ fn a_segment_of_no_connection_is_answered_with_a_reset() {
             == State::Closed)
     );
     assert!(world.drops(DropReason::UnknownFlow) > 0);
+}
+
+#[test]
+fn loss_does_not_halve_the_download_again_and_again() {
+    let mut world = World::new(1);
+    world.windows_move = true;
+    world.link = Link {
+        loss: 0.005,
+        delay: Duration::from_millis(10),
+        jitter: Duration::ZERO,
+    };
+    world.outside.greeting = pattern(2_000_000);
+    let handle = open(&mut world);
+    let began = world.now;
+    let got = exchange(&mut world, handle, &[], 2_000_000, 60 * SECOND);
+    assert_eq!(got.len(), 2_000_000);
+    let took = world.now - began;
+    assert!(
+        took < 2 * SECOND,
+        "2 MB with 0.5 % loss at 20 ms took {took:?} of simulated time"
+    );
 }

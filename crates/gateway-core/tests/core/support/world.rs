@@ -9,6 +9,7 @@ use popup_gateway_core::{EgressPolicy, Endpoint, Gateway, Limits, PeerSpec, Sett
 use popup_model::{PublicKey, TunnelNetworks};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use smoltcp::wire::{Ipv4Packet, TcpPacket};
 
 use super::client::Client;
 use super::outside::Outside;
@@ -47,6 +48,11 @@ pub(crate) struct World {
     pub(crate) link: Link,
     /// Datagrams the gateway sent, by destination port, since this was last cleared.
     pub(crate) sent_to_ports: Vec<u16>,
+    /// Which datagrams on their way to clients are lost, counted from 0.
+    pub(crate) lost_to_clients: Vec<u64>,
+    pub(crate) posted_to_clients: u64,
+    /// Clients move the window with every segment they send, as Linux does.
+    pub(crate) windows_move: bool,
     rng: StdRng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
     count: u64,
@@ -105,6 +111,9 @@ impl World {
             outside: Outside::default(),
             link: Link::default(),
             sent_to_ports: Vec::new(),
+            lost_to_clients: Vec::new(),
+            posted_to_clients: 0,
+            windows_move: false,
             rng: StdRng::seed_from_u64(1),
             arrivals: BTreeMap::new(),
             count: 0,
@@ -195,7 +204,10 @@ impl World {
         let time = self.time();
         for client in 0..self.clients.len() {
             self.clients[client].poll(time);
-            while let Some(packet) = self.clients[client].wire.outgoing.pop_front() {
+            while let Some(mut packet) = self.clients[client].wire.outgoing.pop_front() {
+                if self.windows_move {
+                    move_window(&mut packet, (self.count % 7) as u16);
+                }
                 let datagram = message(client as u32, &packet);
                 self.post(Arrival::AtGateway { client, datagram });
             }
@@ -235,6 +247,12 @@ impl World {
     }
 
     fn post(&mut self, arrival: Arrival) {
+        if matches!(arrival, Arrival::AtClient { .. }) {
+            self.posted_to_clients += 1;
+            if self.lost_to_clients.contains(&(self.posted_to_clients - 1)) {
+                return;
+            }
+        }
         if self.rng.random_bool(self.link.loss) {
             return;
         }
@@ -268,5 +286,16 @@ impl World {
 
     pub(crate) fn drops(&self, reason: popup_gateway_core::DropReason) -> u64 {
         self.gateway.drops().of(reason)
+    }
+}
+
+/// Makes the window of a TCP segment smaller by a little.
+fn move_window(packet: &mut [u8], by: u16) {
+    let header = Ipv4Packet::new_checked(&packet[..]).unwrap();
+    let (source, destination) = (header.src_addr(), header.dst_addr());
+    let mut segment = TcpPacket::new_checked(&mut packet[20..]).unwrap();
+    if !segment.syn() {
+        segment.set_window_len(segment.window_len().saturating_sub(by));
+        segment.fill_checksum(&source.into(), &destination.into());
     }
 }
