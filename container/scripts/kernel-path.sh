@@ -111,9 +111,10 @@ up() {
   six || say "no IPv6 filter here: clients wait for IPv6 until they give up"
   set_sysctl net.ipv4.ip_forward 1
   # A redirect to a client makes no sense, and uses up the allowance of answers that do.
-  set_sysctl net.ipv4.conf.all.send_redirects 0
-  set_sysctl net.ipv4.conf.default.send_redirects 0
-  set_sysctl net.ipv4.tcp_congestion_control bbr 2>/dev/null || true # where the kernel has it
+  # Both are wishes: in a container /proc/sys may be read-only, and not every kernel has BBR.
+  set_sysctl net.ipv4.conf.all.send_redirects 0 2>/dev/null || true
+  set_sysctl net.ipv4.conf.default.send_redirects 0 2>/dev/null || true
+  set_sysctl net.ipv4.tcp_congestion_control bbr 2>/dev/null || true
   wg-quick up "$config"
 }
 
