@@ -21,7 +21,7 @@ if [ -z "$resolvconf" ] || [ "$(basename "$(readlink -f "$resolvconf")")" = reso
 fi
 
 ip link set lo up
-ip address add 192.0.2.2/30 dev wan
+ip address add "${host%.1}.2/30" dev wan
 ip link set wan up
 ip route add default via "$host"
 

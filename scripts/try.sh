@@ -21,8 +21,16 @@ if ! [ -d /sys/module/wireguard ]; then
   need wireguard-go=wireguard-go
 fi
 
-# TEST-NET-1: addresses that cannot be anybody's.
-host=192.0.2.1
+# A pair of addresses from the documentation networks (RFC 5737) or the benchmark network
+# (RFC 2544) that this machine does not use itself.
+host=
+for prefix in 192.0.2 198.51.100 203.0.113 198.18.0; do
+  if [ -z "$(ip -4 address show to "$prefix.0/24")$(ip -4 route show root "$prefix.0/24")" ]; then
+    host=$prefix.1
+    break
+  fi
+done
+[ -n "$host" ] || die "this machine uses every network that the cable to the namespace could have"
 link=popup-try
 work=$(mktemp -d)
 box=
@@ -62,5 +70,6 @@ if wait "$box"; then
 else
   box=
   die "see above. If there was no handshake: is the handler running, has the VPN been started, and does a
-firewall on this machine drop UDP that arrives on $link?"
+firewall on this machine drop UDP that arrives on $link? If there was one: $url must be on the internet,
+since the gateway lets nobody reach private networks or this machine through the tunnel."
 fi
