@@ -34,7 +34,14 @@ run wg-quick up "./$conf" 2>&1
 trap 'wg-quick down "./$conf" >/dev/null 2>&1' EXIT
 
 gateway=$(sed -n 's/^Address *= *\([0-9]*\.[0-9]*\.[0-9]*\)\..*/\1.1/p' "$conf" | head -n 1)
-run ping -c 3 -i 0.3 -W 5 "$gateway"
-run curl --fail --silent --show-error --max-time 20 --output /dev/null \
-  --write-out '%{http_code} from %{remote_ip}, %{size_download} bytes in %{time_total} s\n' "$url"
+if ! run ping -c 3 -i 0.3 -W 5 "$gateway"; then
+  run wg show
+  printf '\nThe gateway does not answer. Is the handler running, and has the VPN been started since this file\nwas made? Does a firewall on this machine drop UDP that arrives on popup-try?\n' >&2
+  exit 1
+fi
+if ! run curl --fail --silent --show-error --max-time 20 --output /dev/null \
+  --write-out '%{http_code} from %{remote_ip}, %{size_download} bytes in %{time_total} s\n' "$url"; then
+  printf '\nThe tunnel works, but %s could not be fetched through it. Can this machine fetch it itself?\nAnother one: make try URL=http://…\n' "$url" >&2
+  exit 1
+fi
 run wg show

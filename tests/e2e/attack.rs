@@ -112,7 +112,9 @@ fn a_million_bad_datagrams_neither_stop_nor_fill_the_gateway_nor_disturb_a_peer(
         let count = |reason: &str| status.drops.get(reason).copied().unwrap_or(0);
         let counted = count("malformed_datagram") > 10_000
             && count("invalid_mac") + count("under_load") > 1000;
-        counted.then_some(status)
+        // Not every one: a socket's buffer overflows while its reader is not scheduled.
+        let most = status.drops.values().sum::<u64>() > (ROUNDS * DATAGRAMS_A_ROUND / 2) as u64;
+        (counted && most).then_some(status)
     });
     assert_eq!(status.boot_id, before.1.boot_id, "the same process");
     assert!(crate::pings(&working));
