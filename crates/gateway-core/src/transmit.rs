@@ -6,7 +6,7 @@
 //! allocated.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::session::{MIN_OUTPUT, OVERHEAD};
 
@@ -25,12 +25,14 @@ const LOOK_BACK: usize = 8;
 /// Bytes that may wait; beyond, packets are dropped as a router drops them.
 const MAX_QUEUED: usize = 16 * 1024 * 1024;
 
-/// Where a peer is reached: its outer address, and which of our sockets it speaks to. A firewall
-/// on its side lets an answer in only from the port it has sent to.
+/// Where a peer is reached: its outer address, and where it speaks to. Answers leave from there,
+/// or a firewall on the way would not know them for answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// The peer's outer address.
     pub address: SocketAddr,
+    /// Which of the host's addresses it speaks to, where known.
+    pub local: Option<IpAddr>,
     /// Index of the shell's socket.
     pub socket: usize,
 }
@@ -208,6 +210,7 @@ mod tests {
     fn endpoint(port: u16) -> Endpoint {
         Endpoint {
             address: SocketAddr::from(([198, 51, 100, 2], port)),
+            local: None,
             socket: 0,
         }
     }

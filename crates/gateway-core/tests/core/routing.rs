@@ -440,6 +440,7 @@ fn answers_follow_a_peer_that_moves() {
     let mut world = World::new(1);
     let moved = Endpoint {
         address: "192.0.2.55:4444".parse().unwrap(),
+        local: None,
         socket: 2,
     };
     let packet = ping(client(0), GATEWAY, 1, b"");
@@ -452,6 +453,7 @@ fn answers_follow_a_peer_that_moves() {
     // A datagram that is not authentic moves nothing.
     let forger = Endpoint {
         address: "192.0.2.66:5".parse().unwrap(),
+        local: None,
         socket: 0,
     };
     world
@@ -517,6 +519,7 @@ fn only_inner_payload_counts_as_activity() {
 fn support_endpoint() -> Endpoint {
     Endpoint {
         address: "198.51.100.2:1000".parse().unwrap(),
+        local: None,
         socket: 0,
     }
 }

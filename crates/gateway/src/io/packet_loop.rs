@@ -48,16 +48,42 @@ pub(crate) struct Snapshot {
 /// The control loop's end.
 pub(crate) struct LoopHandle {
     inputs: Sender<Input>,
-    waker: std::sync::Arc<Waker>,
+    /// Of a loop that waits for sockets too; another waits for inputs alone.
+    waker: Option<std::sync::Arc<Waker>>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// The inputs of a loop that waits for nothing else.
+pub(crate) struct Inputs(Receiver<Input>);
+
+impl Inputs {
+    /// The next input; `None` when nobody can send any more.
+    pub(crate) fn wait(&self) -> Option<Input> {
+        self.0.recv().ok()
+    }
+}
+
 impl LoopHandle {
+    /// Runs a loop that waits for inputs alone on a thread of its own.
+    pub(crate) fn spawn(name: &str, run: impl FnOnce(Inputs) + Send + 'static) -> io::Result<Self> {
+        let (inputs, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(Inputs(receiver)))?;
+        Ok(Self {
+            inputs,
+            waker: None,
+            thread: Some(thread),
+        })
+    }
+
     /// Gives an input to the loop.
     pub(crate) fn send(&self, input: Input) {
         // Both fail only when the loop has ended, which `is_alive` tells.
         let _ = self.inputs.send(input);
-        let _ = self.waker.wake();
+        if let Some(waker) = &self.waker {
+            let _ = waker.wake();
+        }
     }
 
     /// Asks for a report; `None` when the loop has ended or hangs.
@@ -137,7 +163,7 @@ pub(crate) fn start(
         .spawn(move || packet_loop.run())?;
     Ok(LoopHandle {
         inputs: sender,
-        waker,
+        waker: Some(waker),
         thread: Some(thread),
     })
 }
@@ -203,8 +229,16 @@ impl PacketLoop {
     fn receive_datagrams(&mut self, now: Instant, socket: usize) -> bool {
         let gateway = &mut self.gateway;
         (0..TURN).all(|_| {
-            self.wireguard[socket].receive(&mut self.receive_buffers, |address, datagram| {
-                gateway.handle_datagram(now, Endpoint { address, socket }, datagram);
+            self.wireguard[socket].receive(&mut self.receive_buffers, |address, local, datagram| {
+                gateway.handle_datagram(
+                    now,
+                    Endpoint {
+                        address,
+                        local,
+                        socket,
+                    },
+                    datagram,
+                );
             })
         })
     }
@@ -223,9 +257,7 @@ impl PacketLoop {
                 idle = false;
             }
             while let Some(transmit) = self.gateway.poll_transmit() {
-                let Endpoint { address, socket } = transmit.destination;
-                let failed =
-                    self.wireguard[socket].send(address, transmit.contents, transmit.segment_size);
+                let failed = self.wireguard[transmit.destination.socket].send(&transmit);
                 for _ in 0..failed {
                     self.gateway.count_send_failure();
                 }

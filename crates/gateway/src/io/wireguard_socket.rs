@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use popup_gateway_core::{Endpoint, Transmit};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
@@ -90,7 +91,7 @@ impl WireGuardSocket {
     pub(super) fn receive(
         &self,
         buffers: &mut ReceiveBuffers,
-        mut take: impl FnMut(SocketAddr, &[u8]),
+        mut take: impl FnMut(SocketAddr, Option<IpAddr>, &[u8]),
     ) -> bool {
         let mut slices = buffers.bytes.chunks_mut(RECEIVE_BYTES).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -112,68 +113,63 @@ impl WireGuardSocket {
         for (meta, bytes) in buffers.meta.iter().zip(&slices).take(received) {
             let source = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
             for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
-                take(source, datagram);
+                take(source, meta.dst_ip, datagram);
             }
         }
         true
     }
 
-    /// Sends datagrams of `segment_size` bytes each, the last one perhaps shorter. Returns how
-    /// many could not be sent.
-    pub(super) fn send(
-        &self,
-        destination: SocketAddr,
-        contents: &[u8],
-        segment_size: usize,
-    ) -> usize {
-        let destination = match destination.ip() {
-            IpAddr::V4(address) if self.ipv6 => {
-                (address.to_ipv6_mapped(), destination.port()).into()
-            }
-            _ => destination,
+    /// Sends a batch; returns how many datagrams could not be sent.
+    pub(super) fn send(&self, batch: &Transmit<'_>) -> usize {
+        let as_socket = |address: IpAddr| match address {
+            IpAddr::V4(address) if self.ipv6 => address.to_ipv6_mapped().into(),
+            address => address,
+        };
+        let Endpoint { address, local, .. } = batch.destination;
+        let mut transmit = quinn_udp::Transmit {
+            destination: SocketAddr::new(as_socket(address.ip()), address.port()),
+            ecn: None,
+            contents: &[],
+            segment_size: Some(batch.segment_size),
+            src_ip: local.map(as_socket),
         };
         let mut failed = 0;
-        let mut rest = contents;
+        let mut rest = batch.contents;
         while !rest.is_empty() {
             // Asked anew each time: the number falls to 1 when the kernel refuses segmentation.
-            let batch = segment_size
-                .saturating_mul(self.state.max_gso_segments().max(1))
-                .min(rest.len());
-            let (now, later) = rest.split_at(batch);
-            failed += self.send_batch(destination, now, segment_size);
+            let most = batch.segment_size * self.state.max_gso_segments().max(1);
+            let (now, later) = rest.split_at(most.min(rest.len()));
+            transmit.contents = now;
+            failed += self.send_once(&mut transmit, batch.segment_size);
             rest = later;
         }
         failed
     }
 
-    fn send_batch(&self, destination: SocketAddr, contents: &[u8], segment_size: usize) -> usize {
-        let transmit = quinn_udp::Transmit {
-            destination,
-            ecn: None,
-            contents,
-            segment_size: Some(segment_size),
-            src_ip: None,
-        };
-        let count = contents.len().div_ceil(segment_size.max(1));
-        for _ in 0..3 {
-            match self
-                .state
-                .try_send(UdpSockRef::from(&self.socket), &transmit)
-            {
+    /// One call of `sendmsg`, made again where that can help.
+    fn send_once(&self, transmit: &mut quinn_udp::Transmit<'_>, segment_size: usize) -> usize {
+        let count = transmit.contents.len().div_ceil(segment_size);
+        for _ in 0..4 {
+            let socket = UdpSockRef::from(&self.socket);
+            match self.state.try_send(socket, transmit) {
                 Ok(()) => return 0,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !self.wait_for_room() {
                         return count;
                     }
                 }
+                // The address may have left this host: let the kernel choose another.
+                Err(_) if transmit.src_ip.take().is_some() => {}
                 Err(error) if self.state.max_gso_segments() == 1 && count > 1 => {
-                    tracing::info!(
-                        "segmentation offload refused ({error}); sending datagrams one by one"
-                    );
-                    return contents
-                        .chunks(segment_size)
-                        .map(|datagram| self.send_batch(destination, datagram, segment_size))
-                        .sum();
+                    tracing::info!("no segmentation offload here ({error})");
+                    let one_by_one = |datagram| {
+                        let mut single = quinn_udp::Transmit {
+                            contents: datagram,
+                            ..transmit.clone()
+                        };
+                        self.send_once(&mut single, segment_size)
+                    };
+                    return transmit.contents.chunks(segment_size).map(one_by_one).sum();
                 }
                 Err(error) => {
                     tracing::debug!("cannot send: {error}");

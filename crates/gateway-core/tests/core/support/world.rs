@@ -74,6 +74,7 @@ pub(crate) fn peer_spec(number: usize) -> PeerSpec {
 pub(crate) fn endpoint(client: usize) -> Endpoint {
     Endpoint {
         address: SocketAddr::from(([198, 51, 100, 2], FIRST_PORT + client as u16)),
+        local: None,
         socket: 0,
     }
 }
