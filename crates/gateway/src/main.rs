@@ -5,6 +5,7 @@
 
 mod control;
 mod io;
+mod kernel_path;
 mod logging;
 mod settings;
 mod uapi;

@@ -19,6 +19,17 @@ pub(crate) struct Settings {
     pub(crate) peer_to_peer: bool,
     /// Where to put the UAPI socket; none when unset.
     pub(crate) uapi_dir: Option<PathBuf>,
+    /// How the kernel's data path is had; none when user space carries the packets.
+    pub(crate) kernel: Option<KernelSettings>,
+}
+
+/// How the kernel's data path is set up and torn down.
+#[derive(Debug)]
+pub(crate) struct KernelSettings {
+    /// `kernel-path.sh`.
+    pub(crate) script: PathBuf,
+    /// Where the key and the interface's configuration are while it is up.
+    pub(crate) run_dir: PathBuf,
 }
 
 /// Everything that is wrong with the environment.
@@ -42,7 +53,7 @@ impl Settings {
         let interface = reader.interface();
         let policy = reader.policy();
         let peer_to_peer = reader.parsed::<bool>("PEER_TO_PEER", Some("false"));
-        reader.mode();
+        let kernel = reader.kernel();
         let uapi_dir = (reader.environment)("WG_UAPI_DIR")
             .filter(|text| !text.is_empty())
             .map(PathBuf::from);
@@ -72,6 +83,7 @@ impl Settings {
                 policy,
                 peer_to_peer,
                 uapi_dir,
+                kernel,
             }),
             _ => Err(SettingsError(problems)),
         }
@@ -136,18 +148,27 @@ impl Reader<'_> {
         policy.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    fn mode(&mut self) {
-        match (self.environment)("GATEWAY_MODE").as_deref() {
-            None | Some("" | "auto" | "socket") => {}
-            Some(other @ ("raw" | "kernel")) => {
-                self.problems.push(format!(
-                    "GATEWAY_MODE: this version has no {other} mode; use auto or socket"
-                ));
-            }
-            Some(_) => self
-                .problems
-                .push("GATEWAY_MODE: auto or socket".to_owned()),
-        }
+    /// The mode. Whether the kernel's is to be tried in `auto` is the entrypoint's business: it
+    /// tries, and then asks for it by name.
+    fn kernel(&mut self) -> Option<KernelSettings> {
+        let problem = match (self.environment)("GATEWAY_MODE").as_deref() {
+            None | Some("" | "auto" | "socket") => return None,
+            Some("kernel") => match (self.environment)("KERNEL_PATH") {
+                Some(script) if script.starts_with('/') => {
+                    let run_dir = (self.environment)("RUN_DIR")
+                        .unwrap_or_else(|| "/run/popup-gateway".to_owned());
+                    return Some(KernelSettings {
+                        script: script.into(),
+                        run_dir: run_dir.into(),
+                    });
+                }
+                _ => "GATEWAY_MODE: kernel needs KERNEL_PATH, which the image's entrypoint sets",
+            },
+            Some("raw") => "GATEWAY_MODE: this version has no raw mode; use auto, kernel or socket",
+            Some(_) => "GATEWAY_MODE: auto, kernel or socket",
+        };
+        self.problems.push(problem.to_owned());
+        None
     }
 }
 
@@ -190,6 +211,18 @@ mod tests {
         for name in ["LEASE_ID", "EGRESS_ALLOW", "GATEWAY_MODE"] {
             assert!(text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn kernel_mode_is_asked_for_by_name_and_needs_its_script() {
+        assert!(settings(&[]).unwrap().kernel.is_none());
+        assert!(settings(&[("GATEWAY_MODE", "kernel")]).is_err());
+        let script = ("KERNEL_PATH", "/usr/local/bin/kernel-path.sh");
+        let kernel = settings(&[("GATEWAY_MODE", "kernel"), script])
+            .unwrap()
+            .kernel;
+        assert_eq!(kernel.unwrap().run_dir, PathBuf::from("/run/popup-gateway"));
+        assert!(settings(&[script]).unwrap().kernel.is_none());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use rand::TryRngCore as _;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::io::{self, Input, LoopHandle, WireGuardSocket};
+use crate::kernel_path;
 use crate::settings::Settings;
 use crate::uapi;
 use documents::Documents;
@@ -99,6 +100,10 @@ impl Control {
 
     /// Opens the sockets and starts the packet loop.
     fn start(&self, key: &PrivateKey, config: &ServerConfig) -> anyhow::Result<LoopHandle> {
+        if let Some(kernel) = &self.settings.kernel {
+            let peers = self.reporter.admitted(config, Timestamp::now());
+            return kernel_path::start(kernel, &self.settings.interface, key, config, &peers);
+        }
         let descriptors = io::raise_descriptor_limit();
         let sockets = config
             .ports

@@ -12,5 +12,5 @@ mod wireguard_socket;
 pub(crate) use addresses::own_ipv4_addresses;
 pub(crate) use echo_sockets::echo_available;
 pub(crate) use memory::{keep_memory_elastic, raise_descriptor_limit};
-pub(crate) use packet_loop::{Input, LoopHandle, Snapshot, start};
+pub(crate) use packet_loop::{Input, Inputs, LoopHandle, Snapshot, start};
 pub(crate) use wireguard_socket::WireGuardSocket;
