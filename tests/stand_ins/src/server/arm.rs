@@ -1,0 +1,108 @@
+//! Resource Manager over HTTP.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use jiff::Timestamp;
+
+use super::Shared;
+use super::listen::end_connection;
+use crate::arm::{Admission, Reply, Request};
+use crate::token;
+
+/// Audiences of Resource Manager.
+const AUDIENCES: [&str; 2] = [
+    "https://management.azure.com",
+    "https://management.core.windows.net",
+];
+
+pub(super) async fn handle(
+    State(shared): State<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (cloud, method, path) = (&shared.cloud, method.as_str(), uri.path());
+    let note = |status| cloud.with(|simulation| simulation.note(method, path, status));
+    let mut pause_after = std::time::Duration::ZERO;
+    let mut lose = false;
+    match cloud.with(|simulation| simulation.admit(method, path)) {
+        Admission::Handle { before, after } => {
+            tokio::time::sleep(before).await;
+            pause_after = after;
+        }
+        Admission::HandleAndDrop => lose = true,
+        Admission::Refuse(error) => {
+            note(error.status);
+            return response(Reply::of_error(&error));
+        }
+        Admission::Drop { after } => {
+            note(0);
+            tokio::time::sleep(after).await;
+            return end_connection();
+        }
+    }
+    if let Err(refused) = authorize(&headers) {
+        note(401);
+        return unauthorized(&refused);
+    }
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let host = headers.get("host").and_then(|host| host.to_str().ok());
+    let reply = cloud.handle(&Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: form_urlencoded::parse(query).into_owned().collect(),
+        body: serde_json::from_slice(&body).ok(),
+        origin: format!("{}://{}", shared.scheme, host.unwrap_or_default()),
+    });
+    note(if lose { 0 } else { reply.status });
+    tokio::time::sleep(pause_after).await;
+    if lose {
+        return end_connection();
+    }
+    response(reply)
+}
+
+fn authorize(headers: &HeaderMap) -> Result<(), String> {
+    let value = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let Some(bearer) = value.and_then(|value| value.strip_prefix("Bearer ")) else {
+        return Err("the Authorization header has no bearer token".to_owned());
+    };
+    let checked = token::check(bearer, &AUDIENCES, Timestamp::now());
+    checked.map(drop).map_err(|refused| refused.to_string())
+}
+
+fn unauthorized(refused: &str) -> Response {
+    let message = format!("Authentication failed: {refused}.");
+    let body = serde_json::json!({"error": {"code": "AuthenticationFailed", "message": message}});
+    let challenge = format!(
+        "Bearer authorization_uri=\"https://login.windows.net/{}\", error=\"invalid_token\"",
+        token::TENANT
+    );
+    let headers = [("www-authenticate", challenge)];
+    (StatusCode::UNAUTHORIZED, headers, axum::Json(body)).into_response()
+}
+
+fn response(reply: Reply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = match reply.body {
+        Some(body) => (status, axum::Json(body)).into_response(),
+        None => status.into_response(),
+    };
+    let id = format!("{:032x}", rand::random::<u128>());
+    let headers = [
+        ("x-ms-request-id", id.clone()),
+        ("x-ms-correlation-request-id", id),
+    ];
+    for (name, value) in reply.headers.into_iter().chain(headers) {
+        let name = axum::http::HeaderName::try_from(name.to_ascii_lowercase());
+        if let (Ok(name), Ok(value)) = (name, value.parse()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}

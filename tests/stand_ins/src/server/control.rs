@@ -1,0 +1,43 @@
+//! The control endpoint: what a test may do that Azure's users cannot.
+//!
+//! | request | does |
+//! |---|---|
+//! | `POST /_simulation/faults` | adds a [`Fault`] |
+//! | `DELETE /_simulation/faults` | forgets those still to come |
+//! | `GET /_simulation/summary` | groups, counts and requests |
+//! | `GET /_simulation/names/{name}` | what a name resolves to |
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use super::Shared;
+use crate::arm::{Fault, Summary};
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/_simulation/faults", post(add).delete(clear))
+        .route("/_simulation/summary", get(summary))
+        .route("/_simulation/names/{name}", get(name))
+}
+
+async fn add(State(shared): State<Shared>, Json(fault): Json<Fault>) -> StatusCode {
+    shared.cloud.with(|simulation| simulation.add_fault(fault));
+    StatusCode::NO_CONTENT
+}
+
+async fn clear(State(shared): State<Shared>) -> StatusCode {
+    shared.cloud.with(crate::arm::Simulation::clear_faults);
+    StatusCode::NO_CONTENT
+}
+
+async fn summary(State(shared): State<Shared>) -> Json<Summary> {
+    Json(shared.cloud.with(|simulation| simulation.summary()))
+}
+
+async fn name(State(shared): State<Shared>, Path(name): Path<String>) -> Json<Value> {
+    Json(json!({"ip": shared.cloud.names.find(&name)}))
+}
