@@ -174,8 +174,14 @@ pub(crate) fn fragments(
     if packet.len() <= mtu {
         return emit(packet);
     }
-    let (header, payload) = packet.split_at(IPV4_HEADER.min(packet.len()));
-    let step = ((mtu - IPV4_HEADER) & !7).max(8);
+    let whole = Ipv4Packet::new_unchecked(packet);
+    let (header_len, base, last_of_all) = (
+        usize::from(whole.header_len()),
+        usize::from(whole.frag_offset()),
+        !whole.more_frags(),
+    );
+    let (header, payload) = packet.split_at(header_len.clamp(IPV4_HEADER, packet.len()));
+    let step = (mtu.saturating_sub(header.len()) & !7).max(8);
     let mut offset = 0;
     while offset < payload.len() {
         let end = (offset + step).min(payload.len());
@@ -183,9 +189,9 @@ pub(crate) fn fragments(
         scratch.extend_from_slice(header);
         scratch.extend_from_slice(&payload[offset..end]);
         let mut piece = Ipv4Packet::new_unchecked(&mut scratch[..]);
-        piece.set_total_len((IPV4_HEADER + end - offset) as u16);
-        piece.set_more_frags(end < payload.len());
-        piece.set_frag_offset(offset as u16);
+        piece.set_total_len((header.len() + end - offset) as u16);
+        piece.set_more_frags(end < payload.len() || !last_of_all);
+        piece.set_frag_offset((base + offset) as u16);
         piece.fill_checksum();
         emit(scratch);
         offset = end;
@@ -253,6 +259,34 @@ mod tests {
             prop_assert_eq!(last, 1);
             prop_assert_eq!(joined.into_iter().collect::<Option<Vec<u8>>>().unwrap(), &packet[IPV4_HEADER..]);
         }
+    }
+
+    #[test]
+    fn a_fragment_with_options_is_cut_again_in_place() {
+        let (mut buffer, mut scratch, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+        udp_datagram(
+            &mut buffer,
+            address("203.0.113.1:53"),
+            address("10.8.0.2:9"),
+            &[7; 1392],
+            7,
+        )
+        .unwrap();
+        buffer.splice(IPV4_HEADER..IPV4_HEADER, [1, 1, 1, 1]); // Four "no operation" options.
+        let total = buffer.len() as u16;
+        let mut packet = Ipv4Packet::new_unchecked(&mut buffer[..]);
+        packet.set_header_len(24);
+        packet.set_total_len(total);
+        packet.set_frag_offset(800);
+        packet.set_more_frags(true);
+        packet.fill_checksum();
+        fragments(&buffer, 576, &mut scratch, |piece| {
+            let parsed = Parsed::new(piece).unwrap();
+            let fragment = parsed.fragment.unwrap();
+            assert!(fragment.more && piece[20..24] == [1, 1, 1, 1]);
+            offsets.push((fragment.offset, parsed.payload.len()));
+        });
+        assert_eq!(offsets, [(800, 552), (1352, 552), (1904, 296)]);
     }
 
     #[test]
