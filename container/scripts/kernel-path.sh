@@ -104,6 +104,8 @@ up() {
   mkdir -p "$run"
   chmod 700 "$run"
   "$here/generate-config.sh" "$config"
+  # What a gateway that was killed has left: its interface and its rules outlive it.
+  ip link delete "$interface" 2>/dev/null || true
   remove_rules
   # The rules first: there is no moment at which the interface is up and the policy is not.
   chains

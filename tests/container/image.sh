@@ -85,14 +85,31 @@ lease=0123456789abcdef0123456789abcdef
 expires=$(date -u -d '+1 hour' +%Y-%m-%dT%H:%M:%SZ)
 state=$work/state
 mkdir -p "$state/control" "$state/status" "$state/keys"
-document() { { echo "version: $lease" && cat; } >"$state/$1"; }
-private=$(wg genkey)
-document control/config.json <<JSON
-{"schema": 1, "revision": 1, "networks": {"ipv4": "10.8.0.0/24", "ipv6": "fd00:8::/64"}, "ports": [51820],
- "peers": [{"name": "client", "public_key": "$(wg pubkey <<<"$private")",
-   "allowed_ips": ["10.8.0.2/32", "fd00:8::2/128"], "created_at": "2026-01-01T00:00:00Z",
-   "client": {"dns": [], "allowed_ips": ["0.0.0.0/0"], "mtu": 1420}}]}
+document() { # replaced whole, under a new version
+  {
+    echo "version: $(od -An -tx1 -N16 /dev/urandom | tr -d ' \n')"
+    cat
+  } >"$state/new"
+  chown --reference="$state" "$state/new"
+  mv "$state/new" "$state/$1"
+}
+peer() { # peer NAME HOST PUBLIC-KEY
+  echo "{\"name\": \"$1\", \"public_key\": \"$3\", \"allowed_ips\": [\"10.8.0.$2/32\", \"fd00:8::$2/128\"],
+    \"created_at\": \"2026-01-01T00:00:00Z\", \"client\": {\"dns\": [], \"allowed_ips\": [\"0.0.0.0/0\"], \"mtu\": 1420}}"
+}
+config() { # config REVISION PEER…
+  local revision=$1 peers=$2
+  shift 2
+  peers+=$(printf ', %s' "$@")
+  peers=${peers%, }
+  document control/config.json <<JSON
+{"schema": 1, "revision": $revision, "networks": {"ipv4": "10.8.0.0/24", "ipv6": "fd00:8::/64"}, "ports": [51820],
+ "peers": [$peers]}
 JSON
+}
+private=$(wg genkey)
+client=$(peer client 2 "$(wg pubkey <<<"$private")")
+config 1 "$client"
 document control/local.lease.json <<JSON
 {"schema": 1, "region": "local", "lease": {"id": "$lease", "started_at": "2026-01-01T00:00:00Z", "expires_at": "$expires"}}
 JSON
@@ -129,11 +146,14 @@ CONF
 same_bytes() { fetch 203.0.113.10 | cmp - "$work/www/index.html"; }
 status() { tail -n +2 "$state/status/local.status.json" | python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
 is_ready() { [ "$(status ready)" = True ] && [ "$(status lease_id)" = "$lease" ]; }
+has_applied() { [ "$(status config_revision)" = "$1" ]; }
+has_counted() { status peers | grep -E "'tx_bytes': [0-9]{8}"; }
 has_ended() { status ended | grep -q terminated; }
 
-profile() { # profile NAME OPTION…
-  local name=$1
-  shift
+profile() { # profile MODE NAME OPTION…
+  local mode=$1 name=$2
+  shift 2
+  config 1 "$client"
   rm -f "$state/status/local.status.json"
   begin "$@"
   claim "$name: the gateway reports ready" eventually is_ready
@@ -141,31 +161,38 @@ profile() { # profile NAME OPTION…
   claim "$name: 5 MB arrive unchanged" eventually same_bytes
   claim "$name: the gateway answers ping" inside client ping -c 1 -W 3 10.8.0.1
   claim "$name: instance metadata stays closed" absent fetch 169.254.169.254
+  config 2 "$client" "$(peer other 3 "$(wg genkey | wg pubkey)")"
+  claim "$name: a new peer is in force at once" eventually has_applied 2
+  claim "$name: and does not disturb the first" same_bytes
+  claim "$name: it is mode $mode" test "$(status mode)" = "$mode"
   inside client wg-quick down "$work/$link.conf" >/dev/null 2>&1
   finish "$name"
   claim "$name: its last status says so" has_ended
-  echo "      mode $(status mode): $(status mode_reason)"
+  claim "$name: with what the peer has used" has_counted
 }
 
-profile "docker's default capabilities"
+profile socket "docker's default capabilities"
 chown -R 65534:65534 "$work"
-profile "no capability at all" --cap-drop all --user 65534:65534 --security-opt no-new-privileges
+profile socket "no capability at all" --cap-drop all --user 65534:65534 --security-opt no-new-privileges
 
-# By hand, with NET_ADMIN and a TUN device, which is kernel mode with wireguard-go behind wg-quick.
-# In a container /proc/sys is read-only: whoever runs it sets these (docker: --sysctl).
+# With NET_ADMIN and a TUN device: kernel mode, with wireguard-go behind wg-quick. In a container
+# /proc/sys is read-only: whoever runs it sets these (docker: --sysctl).
 inside gateway sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 chown -R 0:0 "$work"
+profile kernel "NET_ADMIN and a TUN device" --cap-add NET_ADMIN --device /dev/net/tun --env GATEWAY_MODE=kernel
+
+# The same by hand, without a handler and a lease.
 printf '[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n' "$(wg pubkey <<<"$private")" >"$work/peers"
 begin --env LEASE_ID= --env GATEWAY_MODE=kernel --env PEERS_FILE=/test/peers --env SERVER_KEY_FILE=/test/kernel.key \
   --cap-add NET_ADMIN --device /dev/net/tun
-claim "kernel mode: the interface is up" eventually inside gateway ip link show wg0
+claim "by hand: the interface is up" eventually inside gateway ip link show wg0
 connect "$(wg pubkey <"$work/kernel.key")"
-claim "kernel mode: 5 MB arrive unchanged" eventually same_bytes
-claim "kernel mode: instance metadata stays closed" absent fetch 169.254.169.254
-finish "kernel mode"
+claim "by hand: 5 MB arrive unchanged" eventually same_bytes
+claim "by hand: instance metadata stays closed" absent fetch 169.254.169.254
+finish "by hand"
 no_rules() { ! inside gateway iptables-save | grep -e POPUP -e wg0; }
-claim "kernel mode: no rule stays" no_rules
-claim "kernel mode: no interface stays" absent inside gateway ip link show wg0
+claim "by hand: no rule stays" no_rules
+claim "by hand: no interface stays" absent inside gateway ip link show wg0
 
 [ "$failures" -eq 0 ] || {
   echo "$failures claims failed"

@@ -200,6 +200,15 @@ claim "the same file works after the next start" eventually fetch client 203.0.1
 claim "an exception opens a private network" fetch client 10.1.2.3
 claim "and not its neighbour" fails_at_once fetch client 172.16.9.9
 claim "and never instance metadata" fails_at_once fetch client 169.254.169.254
+
+# Killed, it leaves its interface and rules behind; the next one is not disturbed by them.
+kill -KILL "$gateway"
+wait "$gateway" 2>/dev/null || true
+claim "a killed one leaves its interface" ip link show wg0
+start
+claim "and the next one starts all the same" eventually fetch client 203.0.113.10
+one_hook() { [ "$(iptables-save | grep -c -- '-j POPUP-FORWARD')" -eq 1 ]; }
+claim "with each rule once" one_hook
 kill -TERM "$gateway"
 wait "$gateway" || true
 ip netns exec client wg-quick down "$work/client.conf" >/dev/null 2>&1 || true
