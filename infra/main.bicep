@@ -13,9 +13,8 @@ param environmentName string
 @metadata({ azd: { type: 'location' } })
 param location string
 
-@description('Regions an exit may be started in, separated by commas, for example westeurope,eastus.')
-@minLength(1)
-param regions string = location
+@description('Regions an exit may be started in, separated by commas, for example westeurope,eastus. Empty for the location alone.')
+param regions string = ''
 
 @description('UDP ports of the gateway, at most five, separated by commas. The first goes into client files.')
 param vpnPorts string = '443'
@@ -144,10 +143,10 @@ module handler 'modules/handler.bicep' = {
     settings: {
       SUBSCRIPTION_ID: subscription().subscriptionId
       RESOURCE_GROUP: group.name
-      REGIONS: regions
+      REGIONS: empty(regions) ? location : regions
       VPN_PORTS: vpnPorts
       CONTAINER_IMAGE: containerImage
-      REGISTRY_SERVER: registry.?outputs.?server ?? ''
+      REGISTRY_SERVER: privateRegistry ? registry!.outputs.server : ''
       GATEWAY_IDENTITY_ID: identities.outputs.gatewayId
       GATEWAY_IDENTITY_CLIENT_ID: identities.outputs.gatewayClientId
       STORAGE_ACCOUNT_URL: documents.outputs.url
@@ -168,4 +167,4 @@ output AZURE_RESOURCE_GROUP string = group.name
 output AZURE_TENANT_ID string = tenant().tenantId
 output SERVICE_HANDLER_NAME string = handler.outputs.name
 output POPUP_VPN_URL string = handler.outputs.url
-output AZURE_CONTAINER_REGISTRY_ENDPOINT string = registry.?outputs.?server ?? ''
+output AZURE_CONTAINER_REGISTRY_ENDPOINT string = privateRegistry ? registry!.outputs.server : ''
