@@ -108,7 +108,7 @@ impl Child {
                 code,
             };
             match clean {
-                true => info!(pid, "the gateway ended by itself"),
+                true => info!(pid, "the gateway has ended"),
                 false => warn!(pid, %exit, "the gateway ended"),
             }
             exit_sender.send_replace(Some(exit));

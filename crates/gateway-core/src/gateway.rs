@@ -294,10 +294,16 @@ impl<I: Interface> Gateway<I> {
             peer.latest_handshake = Some(now);
         }
         let Some(packet) = packet else { return Ok(()) };
-        peer.active_at = Some(now);
         let (ipv4, ipv6) = (peer.spec.ipv4, peer.spec.ipv6);
         match version(packet)? {
-            Version::V4 { source } if source == ipv4 => self.handle_packet(now, index, packet),
+            Version::V4 { source } if source == ipv4 => {
+                self.handle_packet(now, index, packet)?;
+                // A device that only shouts into the void (multicast, IPv6 solicitations) is idle.
+                if let Some(peer) = self.peers.get(index) {
+                    peer.active_at = Some(now);
+                }
+                Ok(())
+            }
             Version::V6 { source } if source == ipv6 => {
                 if let Some(answer) = no_route(&mut self.scratch, self.gateway_ipv6, packet) {
                     self.output.send(peer, answer);

@@ -41,7 +41,7 @@ pub struct PeerReport {
     pub endpoint: Option<SocketAddr>,
     /// When a handshake last completed.
     pub latest_handshake: Option<Instant>,
-    /// When it last sent inner payload.
+    /// When it last sent inner payload that went somewhere.
     pub active_at: Option<Instant>,
     /// Bytes received from it: WireGuard datagrams, as `wg` counts them.
     pub rx_bytes: u64,

@@ -512,6 +512,16 @@ fn only_inner_payload_counts_as_activity() {
         "a keepalive is no activity"
     );
     assert!(world.gateway.peers()[0].latest_handshake.is_some());
+    let many = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 251), 5353);
+    world.inject(
+        0,
+        &udp(SocketAddrV4::new(client(0), 5353), many, b"who is there?"),
+    );
+    assert_eq!(
+        world.gateway.peers()[0].active_at,
+        None,
+        "nor is what goes nowhere"
+    );
     world.inject(0, &ping(client(0), GATEWAY, 1, b""));
     assert_eq!(world.gateway.peers()[0].active_at, Some(world.now));
 }

@@ -78,7 +78,8 @@ pub struct PeerStatus {
 pub struct End {
     /// When.
     pub at: Timestamp,
-    /// Why: `lease_over`, `fenced`, `terminated`, `bad_configuration`.
+    /// Why: `lease_over`, `terminated`, `bad_configuration`. A fenced gateway says nothing: the
+    /// document belongs to the next lease.
     pub reason: String,
     /// More, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
