@@ -14,6 +14,13 @@ use popup_model::{DEFAULT_PORT, Region, TunnelNetworks};
 
 use crate::vpn::{Host, Options};
 
+mod azure;
+
+pub use azure::{
+    AzureFiles, AzureSettings, CredentialSettings, GatewayIdentity, GroupSettings, LogAnalytics,
+    StorageAccess, StorageSettings,
+};
+
 /// The longest wait that still leaves time to answer: Azure ends an HTTP call after 230 s.
 const MAX_START_WAIT_S: u64 = 225;
 
@@ -30,8 +37,17 @@ pub struct Settings {
     pub log: LogSettings,
     /// What the control plane needs.
     pub vpn: Options,
-    /// What the local backend needs.
-    pub local: LocalSettings,
+    /// Where gateways run.
+    pub backend: BackendSettings,
+}
+
+/// Where gateways run, and what is needed there.
+#[derive(Debug, Clone)]
+pub enum BackendSettings {
+    /// On this machine.
+    Local(LocalSettings),
+    /// In Azure.
+    Azure(Box<AzureSettings>),
 }
 
 /// How to log. Known even when the rest of the settings is wrong.
@@ -151,17 +167,21 @@ impl Settings {
             _ => reader.port("FUNCTIONS_CUSTOMHANDLER_PORT", 7071),
         };
         let log = log_settings(&mut reader, under_functions);
-        check_backend(&mut reader);
-        let vpn = options(&mut reader);
-        let local = local_settings(&mut reader);
-        match (vpn, local) {
-            (Some(vpn), Some(local)) if reader.problems.is_empty() => Ok(Self {
+        let azure = is_azure(&mut reader);
+        let vpn = options(&mut reader, azure);
+        let backend = match azure {
+            true => AzureSettings::read(&mut reader)
+                .map(|azure| BackendSettings::Azure(Box::new(azure))),
+            false => local_settings(&mut reader).map(BackendSettings::Local),
+        };
+        match (vpn, backend) {
+            (Some(vpn), Some(backend)) if reader.problems.is_empty() => Ok(Self {
                 port,
                 under_functions,
                 hosted,
                 log,
                 vpn,
-                local,
+                backend,
             }),
             _ => Err(SettingsError {
                 problems: reader.problems,
@@ -195,8 +215,8 @@ fn log_settings(reader: &mut Reader<'_>, under_functions: bool) -> LogSettings {
     LogSettings { filter, json }
 }
 
-fn check_backend(reader: &mut Reader<'_>) {
-    let azure = match reader.text("VPN_BACKEND").as_deref() {
+fn is_azure(reader: &mut Reader<'_>) -> bool {
+    match reader.text("VPN_BACKEND").as_deref() {
         None => reader.text("SUBSCRIPTION_ID").is_some(),
         Some("azure") => true,
         Some("local") => false,
@@ -204,27 +224,26 @@ fn check_backend(reader: &mut Reader<'_>) {
             reader.problem("VPN_BACKEND", "must be local or azure");
             false
         }
-    };
-    if azure {
-        let cure = "azure, chosen by it or by SUBSCRIPTION_ID, is not in this build yet: \
-                    set VPN_BACKEND=local, or use a later release";
-        reader.problem("VPN_BACKEND", cure);
     }
 }
 
-fn options(reader: &mut Reader<'_>) -> Option<Options> {
+fn options(reader: &mut Reader<'_>, azure: bool) -> Option<Options> {
     let network = reader
         .parse::<Ipv4Net>("SERVER_NETWORK")
         .unwrap_or_else(|| Ipv4Net::new_assert([10, 8, 0, 0].into(), 24));
     if let Err(error) = TunnelNetworks::with_random_ula(network) {
         reader.problem("SERVER_NETWORK", error);
     }
-    let regions = reader.text("REGIONS").unwrap_or_else(|| "local".to_owned());
+    let default = if azure { "" } else { "local" };
+    let regions = reader.text("REGIONS").unwrap_or_else(|| default.to_owned());
     let regions: Result<Vec<Region>, _> = list(&regions).map(str::parse).collect();
     let regions = match regions {
         Ok(regions) if !regions.is_empty() => Some(regions),
         Ok(_) => {
-            reader.problem("REGIONS", "must name at least one region");
+            reader.problem(
+                "REGIONS",
+                "must name at least one region, such as northeurope",
+            );
             None
         }
         Err(error) => {
@@ -232,7 +251,10 @@ fn options(reader: &mut Reader<'_>) -> Option<Options> {
             None
         }
     };
-    let ports = vec![reader.port("VPN_PORT", DEFAULT_PORT)];
+    let ports = match azure {
+        true => azure::ports(reader),
+        false => vec![reader.port("VPN_PORT", DEFAULT_PORT)],
+    };
     let start_wait = reader.parse("START_WAIT_SECONDS").unwrap_or(200);
     if !(1..=MAX_START_WAIT_S).contains(&start_wait) {
         reader.problem(
@@ -245,10 +267,10 @@ fn options(reader: &mut Reader<'_>) -> Option<Options> {
         network: network.trunc(),
         ports,
         start_wait: Duration::from_secs(start_wait),
-        stop_wait: Duration::from_secs(20),
+        stop_wait: Duration::from_secs(if azure { 90 } else { 20 }),
         apply_wait: Duration::from_secs(10),
-        poll: Duration::from_millis(100),
-        operation_time: Duration::from_secs(30),
+        poll: Duration::from_millis(if azure { 2000 } else { 100 }),
+        operation_time: Duration::from_secs(if azure { 120 } else { 30 }),
     })
 }
 

@@ -1,9 +1,10 @@
-//! The handler of Popup VPN: the HTTP API, the control plane behind it, and the local backend.
+//! The handler of Popup VPN: the HTTP API, the control plane behind it, and its backends.
 //!
-//! Dependencies point one way: `http` → `vpn` → its traits ← `local`.
+//! Dependencies point one way: `http` → `vpn` → its traits ← `azure`, `local`.
 
 #![forbid(unsafe_code)]
 
+pub mod azure;
 pub mod check;
 pub mod config;
 pub mod error;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use popup_model::StopReason;
-use popup_store::DirectoryStore;
-use popup_vpn::config::{Settings, SettingsError};
+use popup_store::{DirectoryStore, DocumentStore};
+use popup_vpn::config::{AzureSettings, BackendSettings, LocalSettings, Settings, SettingsError};
 use popup_vpn::http::{self, Boundary};
 use popup_vpn::local::LocalBackend;
-use popup_vpn::vpn::{Service, SystemClock};
+use popup_vpn::vpn::{Backend, Service, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -37,14 +37,24 @@ pub(crate) async fn run(settings: Result<Settings, SettingsError>) -> anyhow::Re
             return listen(bind(error.port).await?, routes, stop).await;
         }
     };
-    let state_dir = &settings.local.state_dir;
+    match &settings.backend {
+        BackendSettings::Local(local) => serve_local(&settings, local, stop).await,
+        BackendSettings::Azure(azure) => serve_azure(&settings, azure, stop).await,
+    }
+}
+
+/// Gateways are children of this process, whose tick keeps them as they should be.
+async fn serve_local(
+    settings: &Settings,
+    local: &LocalSettings,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let state_dir = &local.state_dir;
     let store = DirectoryStore::open(state_dir)
         .with_context(|| format!("cannot use the state directory {}", state_dir.display()))?;
     let listener = bind(settings.port).await?;
-    let backend = Arc::new(LocalBackend::new(settings.local.clone(), &settings.log));
-    let (store, clock) = (Arc::new(store), Arc::new(SystemClock));
-    let service = Service::new(store, backend.clone(), clock, settings.vpn.clone());
-    let service = Arc::new(service);
+    let backend = Arc::new(LocalBackend::new(local.clone(), &settings.log));
+    let service = service(settings, Arc::new(store), backend.clone());
     tokio::spawn(tell_those_who_wait(Arc::clone(&service), stop.clone()));
     let ticker = tokio::spawn(tick(Arc::clone(&service), stop.clone()));
     let routes = http::router(Arc::clone(&service), boundary(settings.hosted));
@@ -59,6 +69,40 @@ pub(crate) async fn run(settings: Result<Settings, SettingsError>) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+/// Gateways live on without this process; the timer function keeps them as they should be.
+async fn serve_azure(
+    settings: &Settings,
+    azure: &AzureSettings,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let routes = match popup_vpn::azure::open(azure) {
+        Ok((store, backend)) => {
+            let service = service(settings, Arc::new(store), Arc::new(backend));
+            tokio::spawn(tell_those_who_wait(Arc::clone(&service), stop.clone()));
+            http::router(service, boundary(settings.hosted))
+        }
+        Err(error) if settings.under_functions => {
+            error!("{error}");
+            http::misconfigured(error.to_string(), boundary(settings.hosted))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    listen(bind(settings.port).await?, routes, stop).await
+}
+
+fn service(
+    settings: &Settings,
+    store: Arc<dyn DocumentStore>,
+    backend: Arc<dyn Backend>,
+) -> Arc<Service> {
+    Arc::new(Service::new(
+        store,
+        backend,
+        Arc::new(SystemClock),
+        settings.vpn.clone(),
+    ))
 }
 
 fn boundary(hosted: bool) -> Boundary {
@@ -107,7 +151,7 @@ async fn tick(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => service.tick().await,
+            _ = ticks.tick() => drop(service.tick().await),
             () = stopped(&mut stop) => return,
         }
     }

@@ -25,6 +25,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Deletes whatever is there; fine when nothing is.
     async fn delete(&self, region: &Region) -> Result<(), BackendError>;
+
+    /// Whether the host of a gateway that runs leads clients to it by now.
+    async fn is_reachable(&self, _sighting: &Sighting) -> bool {
+        true
+    }
+
+    /// Deletes what was made in regions other than these.
+    async fn remove_strays(&self, _regions: &[Region]) -> Result<(), BackendError> {
+        Ok(())
+    }
 }
 
 /// What a backend sees in a region.

@@ -94,13 +94,23 @@ impl Service {
         Ok(StatusView::new(&view, &config.document))
     }
 
-    /// Does what the plan says in every region. A region that fails does not hold up the others.
-    pub async fn tick(&self) {
+    /// Does what the plan says in every region. A region that fails does not hold up the others,
+    /// and is among those that are returned.
+    pub async fn tick(&self) -> Vec<(Region, Error)> {
+        let mut failed = Vec::new();
         for region in &self.options.regions {
             if let Err(error) = self.reconcile(region).await {
                 warn!(%region, error = error.internal(), "the region could not be reconciled");
+                failed.push((region.clone(), error));
             }
         }
+        failed
+    }
+
+    /// Deletes what still runs in regions that are no longer among the settings.
+    pub async fn remove_strays(&self) -> Result<(), Error> {
+        let outcome = self.backend.remove_strays(&self.options.regions).await;
+        outcome.map_err(|error| Error::BackendUnavailable(error.into()))
     }
 
     fn allowed(&self, region: Option<&Region>) -> Result<Region, Error> {

@@ -121,7 +121,8 @@ impl Attempt<'_> {
                     else {
                         return Err(why_it_ended(&view, &committed.lease));
                     };
-                    let ready = view.is_ready(committed.revision);
+                    let ready = view.is_ready(committed.revision)
+                        && self.service.backend.is_reachable(&view.sighting).await;
                     if ready || over {
                         let lease = current.clone();
                         return self.finished(committed, &view, lease, ready).await;

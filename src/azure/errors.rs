@@ -1,0 +1,222 @@
+//! What an ARM failure means to the person who wanted a VPN, and what to do next.
+
+use popup_model::Region;
+
+use super::arm::{ArmError, Failure, RequestError};
+use crate::vpn::BackendError;
+
+/// A failure that trying again cannot cure, in words for the caller.
+#[derive(Debug, thiserror::Error)]
+#[error("{advice} (Azure says {code}{})", Said(.message))]
+struct Refusal {
+    advice: String,
+    code: String,
+    message: String,
+}
+
+struct Said<'a>(&'a str);
+
+impl std::fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            message => write!(f, ": {message}"),
+        }
+    }
+}
+
+/// Azure will do it later.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "Azure limits how often container groups may be changed: try again after {after_s} s ({code})"
+)]
+struct Throttled {
+    after_s: u64,
+    code: String,
+}
+
+pub(super) fn backend_error(
+    operation: &'static str,
+    region: &Region,
+    error: ArmError,
+) -> BackendError {
+    let (permanent, source): (bool, Box<dyn std::error::Error + Send + Sync>) = match &error.failure
+    {
+        Failure::Refused {
+            status: 429,
+            error: said,
+            retry_after,
+        } => {
+            let after_s = retry_after.map_or(60, |after| after.as_secs());
+            (
+                false,
+                Throttled {
+                    after_s,
+                    code: said.code.clone(),
+                }
+                .into(),
+            )
+        }
+        Failure::Refused {
+            status,
+            error: said,
+            ..
+        } => match refusal(*status, said, region) {
+            Some(refusal) => (true, refusal.into()),
+            None => (false, error.into()),
+        },
+        Failure::Unreachable(_) | Failure::Unusable(_) => (false, error.into()),
+    };
+    BackendError {
+        operation,
+        region: region.clone(),
+        permanent,
+        source,
+    }
+}
+
+/// Whether the same request will fail again.
+pub(super) fn is_permanent(failure: &Failure, region: &Region) -> bool {
+    match failure {
+        Failure::Refused { status: 429, .. } | Failure::Unreachable(_) => false,
+        Failure::Refused { status, error, .. } => refusal(*status, error, region).is_some(),
+        Failure::Unusable(_) => true,
+    }
+}
+
+/// What an operation that ended badly means.
+pub(super) fn failed_operation(region: &Region, said: &RequestError) -> String {
+    refusal(400, said, region)
+        .map(|refusal| refusal.to_string())
+        .unwrap_or_default()
+}
+
+/// `None` where trying again may help.
+fn refusal(status: u16, said: &RequestError, region: &Region) -> Option<Refusal> {
+    let advice = match said.code.as_str() {
+        "ContainerGroupQuotaReached" | "QuotaExceeded" | "ContainerGroupCoreQuotaReached" => {
+            format!(
+                "the subscription has no container groups or cores left in {region}: delete \
+                 others, choose another region, or ask for more under Quotas in the portal"
+            )
+        }
+        "InaccessibleImage" | "InvalidImageName" | "ImageNotFound" => {
+            "the gateway's image cannot be pulled: check CONTAINER_IMAGE, and for a private \
+             registry REGISTRY_SERVER and the AcrPull role of GATEWAY_IDENTITY_ID"
+                .to_owned()
+        }
+        "DnsNameLabelNotAvailable" => format!(
+            "the DNS name of the VPN in {region} is taken: another deployment of this resource \
+             group's name has it; delete that, or use another RESOURCE_GROUP"
+        ),
+        "ServiceUnavailable" | "ResourceNotAvailableInLocation" | "OsVersionNotSupported"
+            if status < 500 =>
+        {
+            format!("Azure has no room for the container in {region} now: try another region")
+        }
+        "LocationNotAvailableForResourceType" | "InvalidLocation" | "NoRegisteredProviderFound" => {
+            format!("{region} has no Container Instances: take it out of REGIONS")
+        }
+        "RequestDisallowedByPolicy" => {
+            "a policy of the subscription forbids this container group: ask whoever administers \
+             it"
+            .to_owned()
+        }
+        "AuthorizationFailed" | "LinkedAuthorizationFailed" => {
+            "the handler's identity may not do this: give it the role that infra/ describes, on \
+             the resource group and on GATEWAY_IDENTITY_ID"
+                .to_owned()
+        }
+        "MissingSubscriptionRegistration" => {
+            "the subscription has never used Container Instances: run az provider register \
+             --namespace Microsoft.ContainerInstance, and try again in a few minutes"
+                .to_owned()
+        }
+        "ResourceGroupNotFound" | "SubscriptionNotFound" | "InvalidSubscriptionId" => {
+            "there is no such place: check SUBSCRIPTION_ID and RESOURCE_GROUP".to_owned()
+        }
+        "ReadOnlyDisabledSubscription" => {
+            "the subscription is disabled, for its bill or its limit: see the portal".to_owned()
+        }
+        // Others are in the middle of something with this group.
+        _ if status == 409 => return None,
+        _ if (400..500).contains(&status) && !matches!(status, 401 | 408) => {
+            "Azure refuses the container group".to_owned()
+        }
+        _ => return None,
+    };
+    let (code, message) = (said.code.clone(), said.message.clone());
+    let code = if code.is_empty() {
+        format!("HTTP {status}")
+    } else {
+        code
+    };
+    Some(Refusal {
+        advice,
+        code,
+        message,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn error(status: u16, code: &str, retry_after_s: Option<u64>) -> BackendError {
+        let failure = Failure::Refused {
+            status,
+            error: RequestError {
+                code: code.into(),
+                message: "because".into(),
+            },
+            retry_after: retry_after_s.map(Duration::from_secs),
+        };
+        let error = ArmError {
+            operation: "create",
+            resource: "g".into(),
+            failure,
+        };
+        backend_error("create", &"northeurope".parse().unwrap(), error)
+    }
+
+    #[test]
+    fn what_nobody_but_a_person_can_cure_is_permanent_and_names_the_cure_and_the_code() {
+        for (status, code, cure) in [
+            (400, "ContainerGroupQuotaReached", "Quotas"),
+            (409, "ContainerGroupQuotaReached", "Quotas"),
+            (400, "InaccessibleImage", "CONTAINER_IMAGE"),
+            (400, "DnsNameLabelNotAvailable", "taken"),
+            (409, "ServiceUnavailable", "another region"),
+            (403, "RequestDisallowedByPolicy", "policy"),
+            (403, "AuthorizationFailed", "role"),
+            (
+                409,
+                "MissingSubscriptionRegistration",
+                "az provider register",
+            ),
+            (404, "ResourceGroupNotFound", "RESOURCE_GROUP"),
+            (400, "SomethingNew", "refuses"),
+        ] {
+            let error = error(status, code, None);
+            let text = error.source.to_string();
+            assert!(error.permanent, "{code}");
+            assert!(text.contains(cure) && text.contains(code), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_not_permanent() {
+        for (status, code) in [
+            (409, "ContainerGroupTransitioning"),
+            (500, "InternalServerError"),
+            (503, "ServiceUnavailable"),
+            (401, "ExpiredAuthenticationToken"),
+        ] {
+            assert!(!error(status, code, None).permanent, "{code}");
+        }
+        let throttled = error(429, "TooManyRequests", Some(17));
+        assert!(!throttled.permanent && throttled.source.to_string().contains("17 s"));
+    }
+}
