@@ -9,6 +9,7 @@
 pub mod arm;
 pub mod client;
 pub mod cloud;
+pub mod functions_host;
 pub mod runner;
 pub mod server;
 pub mod tls;
