@@ -391,7 +391,7 @@ fn a_wrong_setting_ends_a_handler_of_ones_own_and_is_told_by_one_of_the_function
     assert_eq!(output.status.code(), Some(64));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        text.contains("VPN_PORT: ") && text.contains("VPN_BACKEND: "),
+        text.contains("VPN_PORT: ") && text.contains("SUBSCRIPTION_ID: "),
         "{text}"
     );
 

@@ -55,6 +55,10 @@ fn every_refused_class_is_refused_for_every_protocol_and_counted() {
         Some(Reply::Accepted),
         "the lab works"
     );
+    // The kernel accepts for the server: its book may be a moment behind.
+    eventually(patience, "that first connection is on the books", || {
+        (!lab.internet.arrivals().is_empty()).then_some(())
+    });
     let before = lab.internet.arrivals().len();
 
     let mut source_port = 5001;
