@@ -3,6 +3,8 @@
 //! Nothing else would notice a difference between the two before a deployment: the host answers
 //! 404 itself for what no `function.json` names.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{env, fs};

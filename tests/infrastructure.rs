@@ -1,5 +1,7 @@
 //! What is written twice, because two programs or two languages need it, must be written the same.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
