@@ -7,6 +7,7 @@
 )]
 
 mod routing;
+mod steady_state;
 mod support;
 mod tcp;
 mod wireguard;

@@ -30,7 +30,7 @@ fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: IpProtocol, payload: 
     packet
 }
 
-fn udp(source: SocketAddrV4, destination: SocketAddrV4, data: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(source: SocketAddrV4, destination: SocketAddrV4, data: &[u8]) -> Vec<u8> {
     let repr = UdpRepr {
         src_port: source.port(),
         dst_port: destination.port(),

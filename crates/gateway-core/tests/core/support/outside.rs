@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use popup_gateway_core::{Command, ConnectFailure, EchoMapping, Gateway, TcpFlow, UdpMapping};
 
+use super::counting::during;
 use super::plain::Plain;
 
 /// What happens to a connect.
@@ -87,7 +88,7 @@ impl Outside {
         gateway: &mut Gateway<Plain>,
         now: std::time::Instant,
     ) -> bool {
-        let follow = match gateway.poll_command() {
+        let follow = match during(|| gateway.poll_command()) {
             None => return false,
             Some(Command::TcpConnect { flow, destination }) => {
                 self.connects.push(destination);

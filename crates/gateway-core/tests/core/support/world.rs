@@ -1,17 +1,18 @@
 //! The clock, the link, and the loop that drives everything.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use popup_gateway_core::session::OVERHEAD;
-use popup_gateway_core::{EgressPolicy, Endpoint, Gateway, Limits, PeerSpec, Settings};
+use popup_gateway_core::{EgressPolicy, Endpoint, Gateway, Limits, PeerSpec, Settings, UdpMapping};
 use popup_model::{PublicKey, TunnelNetworks};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use smoltcp::wire::{Ipv4Packet, TcpPacket};
 
 use super::client::Client;
+use super::counting::during;
 use super::outside::Outside;
 use super::plain::{Plain, initiation, message};
 
@@ -148,6 +149,27 @@ impl World {
         self.drain();
     }
 
+    /// Like [`Self::inject`], counting what the core allocates.
+    pub(crate) fn inject_counted(&mut self, client: usize, packet: &[u8]) {
+        let datagram = message(client as u32, packet);
+        during(|| {
+            self.gateway
+                .handle_datagram(self.now, endpoint(client), &datagram)
+        });
+        self.drain();
+    }
+
+    /// A datagram arrives outside, counting what the core allocates.
+    pub(crate) fn udp_counted(
+        &mut self,
+        mapping: UdpMapping,
+        source: SocketAddrV4,
+        payload: &[u8],
+    ) {
+        during(|| self.gateway.handle_udp(self.now, mapping, source, payload));
+        self.drain();
+    }
+
     /// Runs until `done` or until `patience` of simulated time is over; says whether it is done.
     pub(crate) fn run_until(
         &mut self,
@@ -186,10 +208,10 @@ impl World {
             .filter(|entry| entry.key().0 <= self.now)
         {
             match entry.remove() {
-                Arrival::AtGateway { client, datagram } => {
+                Arrival::AtGateway { client, datagram } => during(|| {
                     self.gateway
                         .handle_datagram(self.now, endpoint(client), &datagram);
-                }
+                }),
                 Arrival::AtClient { client, datagram } => {
                     self.clients[client].hear(datagram[OVERHEAD..].to_vec())
                 }
@@ -200,7 +222,7 @@ impl World {
             .poll_timeout()
             .is_some_and(|due| due <= self.now)
         {
-            self.gateway.handle_timeout(self.now);
+            during(|| self.gateway.handle_timeout(self.now));
         }
         let time = self.time();
         for client in 0..self.clients.len() {
@@ -219,13 +241,13 @@ impl World {
     /// Takes everything the gateway has to give.
     pub(crate) fn drain(&mut self) {
         loop {
-            self.gateway.flush(self.now);
+            during(|| self.gateway.flush(self.now));
             let mut idle = true;
             while self.outside.run_command(&mut self.gateway, self.now) {
                 idle = false;
             }
             let mut sent = Vec::new();
-            while let Some(transmit) = self.gateway.poll_transmit() {
+            while let Some(transmit) = during(|| self.gateway.poll_transmit()) {
                 let port = transmit.destination.address.port();
                 sent.extend(
                     transmit
