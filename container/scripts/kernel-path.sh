@@ -60,7 +60,12 @@ chains() {
   else
     refuse POPUP-FORWARD --out-interface "$interface"
   fi
-  for net in ${exceptions//,/ }; do ipt --append POPUP-FORWARD --destination "$net" --jump ACCEPT; done
+  for net in ${exceptions//,/ }; do
+    case $net in
+    *:*) ;; # IPv6 has no way out to except
+    *) ipt --append POPUP-FORWARD --destination "$net" --jump ACCEPT ;;
+    esac
+  done
   for net in "${by_default[@]}"; do refuse POPUP-FORWARD --destination "$net"; done
   ipt --append POPUP-FORWARD --jump ACCEPT
 

@@ -39,7 +39,6 @@ var gatewayLogSettings = empty(gatewayLogWorkspaceName)
 
 // In Flex Consumption the platform sets FUNCTIONS_WORKER_RUNTIME and FUNCTIONS_EXTENSION_VERSION.
 var platformSettings = {
-  AzureWebJobsStorage__accountName: hostStorage.name
   AzureWebJobsStorage__blobServiceUri: hostStorage.properties.primaryEndpoints.blob
   AzureWebJobsStorage__credential: 'managedidentity'
   AzureWebJobsStorage__clientId: identityClientId

@@ -194,7 +194,7 @@ claim "so is the configuration" absent test -e "$RUN_DIR/wg0.conf"
 claim "the key stays" test -s "$SERVER_KEY_FILE"
 
 # The same key at the next start; an exception opens what it names and nothing of the platform's.
-export EGRESS_ALLOW=10.1.0.0/16,192.168.7.0/24
+export EGRESS_ALLOW=10.1.0.0/16,fd00::/8,192.168.7.0/24
 start
 claim "the same file works after the next start" eventually fetch client 203.0.113.10
 claim "an exception opens a private network" fetch client 10.1.2.3
