@@ -10,6 +10,8 @@ need podman=podman buildah=buildah runc=runc wg-quick=wireguard-tools wireguard-
   iptables=iptables conntrack=conntrack curl=curl ip=iproute2 ping=iputils-ping python3=python3 unshare=util-linux sysctl=procps
 # Not on the path, so not found by its name.
 [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ] || need netavark=netavark
+step "configuration"
+tests/container/generate-config.sh
 step "kernel mode"
 as_root tests/container/kernel-mode.sh
 scripts/build-image-offline.sh
