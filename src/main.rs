@@ -6,8 +6,9 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use popup_vpn::config::{LogSettings, Settings};
-use tracing::error;
+use tracing::{Level, error};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 /// `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
@@ -46,6 +47,12 @@ fn start_logging(log: &LogSettings) {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // What is on stderr is an error to the Functions host.
+        .with_writer(
+            std::io::stderr
+                .with_max_level(Level::ERROR)
+                .or_else(std::io::stdout),
+        )
         .with_ansi(std::io::stdout().is_terminal());
     if log.json {
         builder.json().init();

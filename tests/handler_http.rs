@@ -271,7 +271,10 @@ async fn a_start_that_takes_long_answers_where_to_look() {
         .exchange("POST /api/start-vpn", &headers, b"")
         .await
         .expect(202);
-    assert_eq!(answer.header("location"), Some("/api/vpn-status"));
+    assert_eq!(
+        answer.header("location"),
+        Some("/api/vpn-status?region=local")
+    );
     assert!(answer.header("retry-after").is_some());
     let body = answer.json();
     assert_eq!(body["status"], "VPN starting");

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use popup_model::document::GatewayAccess;
 use popup_model::{Lease, LeaseId, Region, ServerConfig};
 use popup_store::azure::SasTokens;
 use tokio::time::{Instant, sleep};
@@ -320,6 +321,16 @@ impl Backend for AzureBackend {
         self.remove(region)
             .await
             .map_err(|error| backend_error("delete", region, error))
+    }
+
+    fn renewed_access(&self, lease: &Lease) -> Option<GatewayAccess> {
+        let SasTokens {
+            control, status, ..
+        } = self.sas(lease)?;
+        Some(GatewayAccess {
+            control: control.as_str().to_owned(),
+            status: status.as_str().to_owned(),
+        })
     }
 
     async fn is_reachable(&self, sighting: &Sighting) -> bool {

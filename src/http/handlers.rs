@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
@@ -26,8 +27,10 @@ pub(super) async fn root() -> Response {
 pub(super) async fn start_vpn(State(service): State<Arc<Service>>, request: Request) -> Answer {
     let failed = |error| Failure::new("Error starting VPN", error);
     let as_conf = parse::wants_conf(request.headers(), request.uri()).map_err(failed)?;
+    let no_wait = parse::wants_no_wait(request.headers());
     let body = parse::body(request).await.map_err(failed)?;
-    let start = parse::start(body, as_conf).map_err(failed)?;
+    let mut start = parse::start(body, as_conf).map_err(failed)?;
+    start.respond_async = no_wait;
     let started = uninterrupted(async move { service.start(&start).await })
         .await
         .map_err(failed)?;
@@ -37,14 +40,16 @@ pub(super) async fn start_vpn(State(service): State<Arc<Service>>, request: Requ
 pub(super) async fn stop_vpn(State(service): State<Arc<Service>>, request: Request) -> Answer {
     let failed = |error| Failure::new("Error stopping VPN", error);
     let region = parse::stop(parse::body(request).await.map_err(failed)?).map_err(failed)?;
-    let stop = async move { service.stop(region.as_ref(), StopReason::Requested).await };
+    let of = region.clone();
+    let stop = async move { service.stop(of.as_ref(), StopReason::Requested).await };
     if uninterrupted(stop).await.map_err(failed)? {
         return Ok(respond::json(
             StatusCode::OK,
             json!({"status": "VPN stopped"}),
         ));
     }
-    Ok(respond::accepted(json!({"status": "VPN stopping"})))
+    let body = json!({"status": "VPN stopping"});
+    Ok(respond::accepted(body, region.as_ref()))
 }
 
 pub(super) async fn vpn_status(State(service): State<Arc<Service>>, uri: Uri) -> Answer {
@@ -75,9 +80,34 @@ pub(super) async fn remove_peer(
         let body = json!({"status": "Peer removed", "peer": peer});
         return Ok(respond::json(StatusCode::OK, body));
     }
-    Ok(respond::accepted(
-        json!({"status": "Peer removal under way", "peer": peer}),
-    ))
+    let body = json!({"status": "Peer removal under way", "peer": peer});
+    Ok(respond::accepted(body, None))
+}
+
+/// The timer function. A region that failed makes the invocation a failed one, so that it shows
+/// where people look; the next is five minutes away.
+pub(super) async fn expire_vpn(State(service): State<Arc<Service>>, _envelope: Bytes) -> Response {
+    let work = async move {
+        let mut problems: Vec<String> = service
+            .tick()
+            .await
+            .into_iter()
+            .map(|(region, error)| format!("{region}: {}: {error}", error.code()))
+            .collect();
+        if let Err(error) = service.remove_strays().await {
+            tracing::warn!(
+                error = error.internal(),
+                "forgotten regions could not be looked at"
+            );
+            problems.push(format!("forgotten regions: {}: {error}", error.code()));
+        }
+        Ok(problems)
+    };
+    let problems = match uninterrupted(work).await {
+        Ok(problems) => problems,
+        Err(error) => vec![error.to_string()],
+    };
+    respond::timer(&problems)
 }
 
 /// Goes on when the caller hangs up: a closed connection must not leave a change half done.

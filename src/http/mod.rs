@@ -29,6 +29,7 @@ pub fn router(service: Arc<Service>, boundary: Boundary) -> Router {
         .route("/api/vpn-status", get(handlers::vpn_status))
         .route("/api/vpn-peers", get(handlers::vpn_peers))
         .route("/api/vpn-peers/{name}", delete(handlers::remove_peer))
+        .route("/expire-vpn", post(handlers::expire_vpn))
         .with_state(service);
     guarded(routes, boundary)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{Query, Request};
+use axum::http::HeaderName;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use axum::http::{HeaderValue, Uri};
 use http_body_util::LengthLimitError;
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::vpn::{ClientWish, PeerRequest, PeerWish, StartRequest};
 
 /// How long a body may take to arrive.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// As many as resolvers use (glibc stops at three) and then some.
 const MAX_DNS: usize = 8;
@@ -159,6 +161,7 @@ pub(super) fn start(mut fields: Fields, config_required: bool) -> Result<StartRe
         lifetime,
         idle_timeout,
         config_required,
+        respond_async: false,
     })
 }
 
@@ -181,6 +184,19 @@ pub(super) fn region_in_query(uri: &Uri) -> Result<Option<Region>, Error> {
     query(uri, "region")
         .map(|text| text.parse().map_err(invalid))
         .transpose()
+}
+
+/// `Prefer: respond-async` (RFC 7240, section 4.1).
+pub(super) fn wants_no_wait(headers: &HeaderMap) -> bool {
+    let values = headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    preferences.any(|preference| {
+        let name = preference.split(';').next().unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("respond-async")
+    })
 }
 
 /// `?format=conf`, or else whichever of the two kinds `Accept` names first.

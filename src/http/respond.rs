@@ -9,7 +9,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use popup_model::PeerName;
+use popup_model::{PeerName, Region};
 use serde::Serialize;
 use tracing::{error, warn};
 
@@ -136,10 +136,14 @@ pub(super) fn json(http: StatusCode, body: impl Serialize) -> Response {
 }
 
 /// A JSON answer to what goes on, and where to look how it went.
-pub(super) fn accepted(body: impl Serialize) -> Response {
+pub(super) fn accepted(body: impl Serialize, region: Option<&Region>) -> Response {
     let mut response = json(StatusCode::ACCEPTED, body);
     let headers = response.headers_mut();
-    headers.insert(LOCATION, HeaderValue::from_static("/api/vpn-status"));
+    // A region's name needs no escape in a URL.
+    let location = region.map(|region| format!("/api/vpn-status?region={region}"));
+    let location = location.and_then(|location| HeaderValue::try_from(location).ok());
+    let location = location.unwrap_or(HeaderValue::from_static("/api/vpn-status"));
+    headers.insert(LOCATION, location);
     headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
     response
 }
@@ -162,12 +166,27 @@ pub(super) fn conf(name: &PeerName, text: &str) -> Response {
     (NOT_STORED, headers, text.to_owned()).into_response()
 }
 
+/// What the Functions host expects of a function that is not HTTP's.
+pub(super) fn timer(problems: &[String]) -> Response {
+    let http = match problems {
+        [] => StatusCode::OK,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let none = serde_json::Value::Null;
+    json(
+        http,
+        serde_json::json!({"Outputs": {}, "Logs": problems, "ReturnValue": none}),
+    )
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StartedBody<'a> {
     status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_config: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_config_template: Option<&'a str>,
     region: &'a str,
     endpoint: Option<&'a str>,
     public_ip: Option<std::net::IpAddr>,
@@ -210,6 +229,7 @@ pub(super) fn started(started: &Started, as_conf: bool) -> Response {
             (true, false) => "VPN already running",
         },
         client_config: config,
+        client_config_template: started.client_template.as_ref().map(|text| text.as_str()),
         region: started.region.as_str(),
         endpoint: started.endpoint.as_deref(),
         public_ip: started.public_ip,
@@ -222,6 +242,6 @@ pub(super) fn started(started: &Started, as_conf: bool) -> Response {
     if started.ready {
         json(StatusCode::OK, body)
     } else {
-        accepted(body)
+        accepted(body, Some(&started.region))
     }
 }

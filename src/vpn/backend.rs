@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use async_trait::async_trait;
+use popup_model::document::GatewayAccess;
 use popup_model::{Lease, LeaseId, Region, ServerConfig};
 
 use super::Host;
@@ -29,6 +30,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Whether the host of a gateway that runs leads clients to it by now.
     async fn is_reachable(&self, _sighting: &Sighting) -> bool {
         true
+    }
+
+    /// What lets the gateway of an extended lease go on reading and reporting, where it has no
+    /// identity of its own.
+    fn renewed_access(&self, _lease: &Lease) -> Option<GatewayAccess> {
+        None
     }
 
     /// Deletes what was made in regions other than these.

@@ -6,17 +6,23 @@
 use std::fmt::{Display, Write as _};
 
 use ipnet::IpNet;
-use popup_model::{Peer, PrivateKey, PublicKey};
+use popup_model::{Peer, PrivateKey};
 use zeroize::Zeroizing;
 
 /// Keeps NAT bindings alive; the figure that WireGuard's own documentation gives.
 const KEEPALIVE_S: u16 = 25;
 
+/// Stands for the interface's public key while that is not known: the field of the same name of
+/// `GET /api/vpn-status` goes here.
+pub const SERVER_BLANK: &str = "{serverPublicKey}";
+/// Stands for the endpoint in the same way.
+pub const ENDPOINT_BLANK: &str = "{endpoint}";
+
 /// Writes the configuration. Without a private key the caller adds its own.
 pub fn render(
     peer: &Peer,
     private_key: Option<&PrivateKey>,
-    server: &PublicKey,
+    server: impl Display,
     endpoint: &str,
 ) -> Zeroizing<String> {
     // Reserved once, so that no copy of a key is left behind by growing.
@@ -100,7 +106,7 @@ mod tests {
 
     fn rendered(peer: &Peer, private_key: Option<&str>) -> String {
         let private_key: Option<PrivateKey> = private_key.map(|key| key.parse().unwrap());
-        let server = SERVER.parse().unwrap();
+        let server: popup_model::PublicKey = SERVER.parse().unwrap();
         render(peer, private_key.as_ref(), &server, "203.0.113.7:51820").to_string()
     }
 
@@ -142,5 +148,12 @@ Endpoint = 203.0.113.7:51820
 PersistentKeepalive = 25
 ";
         assert_eq!(rendered(&peer, None), expected);
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_a_blank() {
+        let text = render(&peer(), None, SERVER_BLANK, ENDPOINT_BLANK);
+        assert!(text.contains("\nPublicKey = {serverPublicKey}\n"));
+        assert!(text.contains("\nEndpoint = {endpoint}\n"));
     }
 }

@@ -42,6 +42,7 @@ pub fn release(document: &mut LeaseDocument, id: &LeaseId) -> bool {
 /// Gives the right to run, and ends the claim under which this was prepared.
 pub fn start(document: &mut LeaseDocument, id: LeaseId, request: &StartRequest, now: Timestamp) {
     document.operation = None;
+    document.access = None;
     document.lease = Some(Lease {
         id,
         started_at: now,
@@ -77,6 +78,7 @@ pub fn finish(
     let Some(lease) = document.lease.take() else {
         return false;
     };
+    document.access = None;
     document.last_stop = Some(LastStop {
         lease_id: lease.id,
         at: now,

@@ -26,6 +26,8 @@ pub struct StartRequest {
     pub idle_timeout: Option<Option<Duration>>,
     /// The caller can take nothing but a configuration: fail where there is none to give.
     pub config_required: bool,
+    /// The caller does not want to wait for the gateway.
+    pub respond_async: bool,
 }
 
 /// The `peer` of a start.

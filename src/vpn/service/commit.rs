@@ -59,10 +59,11 @@ impl Attempt<'_> {
             return Ok(None);
         };
         let id = lease.id.clone();
-        if lease::extend(lease, self.request, view.now)
-            && !self.service.documents.save_lease(&changed).await?
-        {
-            return Ok(None);
+        if lease::extend(lease, self.request, view.now) {
+            changed.document.access = self.service.backend.renewed_access(lease);
+            if !self.service.documents.save_lease(&changed).await? {
+                return Ok(None);
+            }
         }
         Ok(Some(Committed {
             lease: id,

@@ -48,6 +48,8 @@ pub struct Started {
     pub placed: Option<Placed>,
     /// Its configuration, if it got keys from this request and the server's key is known.
     pub client_config: Option<Zeroizing<String>>,
+    /// The same with blanks for what is not known yet: the private key is in it, and nowhere else.
+    pub client_template: Option<Zeroizing<String>>,
 }
 
 /// What has been written.
@@ -113,7 +115,9 @@ impl Attempt<'_> {
         let mut failing_since = None;
         loop {
             let view = self.service.reconcile(&self.region).await;
-            let over = Instant::now() >= deadline || self.service.is_shutting_down();
+            let over = Instant::now() >= deadline
+                || self.service.is_shutting_down()
+                || self.request.respond_async;
             match view {
                 Ok(view) => {
                     failing_since = None;
@@ -161,17 +165,20 @@ impl Attempt<'_> {
                 .and_then(|status| status.public_key),
         };
         let placed = self.placed.take();
-        let client_config = match (&placed, &server_public_key, &endpoint) {
-            (Some(placed), Some(server), Some(endpoint)) if placed.changed => {
+        let complete = server_public_key.is_some() && endpoint.is_some();
+        let text = placed
+            .as_ref()
+            .filter(|placed| placed.changed)
+            .map(|placed| {
                 let private_key = placed.private_key.as_ref();
-                Some(client_config::render(
-                    &placed.peer,
-                    private_key,
-                    server,
-                    endpoint,
-                ))
-            }
-            _ => None,
+                let server = server_public_key.map(|key| key.to_string());
+                let server = server.as_deref().unwrap_or(client_config::SERVER_BLANK);
+                let endpoint = endpoint.as_deref().unwrap_or(client_config::ENDPOINT_BLANK);
+                client_config::render(&placed.peer, private_key, server, endpoint)
+            });
+        let (client_config, client_template) = match complete {
+            true => (text, None),
+            false => (None, text),
         };
         Ok(Started {
             begun: committed.begun,
@@ -184,6 +191,7 @@ impl Attempt<'_> {
             lease,
             placed,
             client_config,
+            client_template,
         })
     }
 

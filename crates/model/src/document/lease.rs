@@ -1,5 +1,7 @@
 //! `<region>.lease.json`: the right to run. The handler writes it; the gateway obeys it.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,10 @@ pub struct LeaseDocument {
     /// What the handler is in the middle of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// Signatures by which the gateway reads and reports for longer than the ones it was started
+    /// with; there after an extension, where it has no identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<GatewayAccess>,
     /// How the one before ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_stop: Option<LastStop>,
@@ -52,6 +58,22 @@ pub struct Operation {
     pub id: LeaseId,
     /// When it may be taken over.
     pub deadline: Timestamp,
+}
+
+/// Shared access signatures for a gateway. Whoever reads the document that holds them has them,
+/// and had to have one like them to read it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayAccess {
+    /// For `control`.
+    pub control: String,
+    /// For `status`.
+    pub status: String,
+}
+
+impl fmt::Debug for GatewayAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatewayAccess(hidden)")
+    }
 }
 
 /// How and when a VPN stopped.
@@ -95,6 +117,7 @@ impl LeaseDocument {
             region,
             lease: None,
             operation: None,
+            access: None,
             last_stop: None,
             extra: Extra::new(),
         }
