@@ -1,5 +1,7 @@
 //! Settings from the environment.
 
+mod storage;
+
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -7,11 +9,13 @@ use jiff::Timestamp;
 use popup_gateway_core::EgressPolicy;
 use popup_model::{LeaseId, Region};
 
+pub(crate) use storage::{BlobAccess, BlobSettings, StorageSettings};
+
 /// What the gateway is told when it is started.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) region: Region,
-    pub(crate) state_dir: PathBuf,
+    pub(crate) storage: StorageSettings,
     pub(crate) lease_id: LeaseId,
     pub(crate) lease_expires_at: Timestamp,
     pub(crate) interface: String,
@@ -47,7 +51,7 @@ impl Settings {
             problems: &mut problems,
         };
         let region = reader.parsed::<Region>("REGION", Some("local"));
-        let state_dir = reader.required("VPN_STATE_DIR");
+        let storage = reader.storage();
         let lease_id = reader.parsed::<LeaseId>("LEASE_ID", None);
         let lease_expires_at = reader.parsed::<Timestamp>("LEASE_EXPIRES_AT", None);
         let interface = reader.interface();
@@ -59,7 +63,7 @@ impl Settings {
             .map(PathBuf::from);
         match (
             region,
-            state_dir,
+            storage,
             lease_id,
             lease_expires_at,
             interface,
@@ -68,7 +72,7 @@ impl Settings {
         ) {
             (
                 Some(region),
-                Some(state_dir),
+                Some(storage),
                 Some(lease_id),
                 Some(lease_expires_at),
                 Some(interface),
@@ -76,7 +80,7 @@ impl Settings {
                 Some(peer_to_peer),
             ) if problems.is_empty() => Ok(Self {
                 region,
-                state_dir: state_dir.into(),
+                storage,
                 lease_id,
                 lease_expires_at,
                 interface,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use popup_model::{Control as Document, KeyError, LeaseDocument, PrivateKey, ServerConfig};
-use popup_store::{Container, DocumentStore, Version};
+use popup_store::{Change, Container, DocumentStore, Version};
 
 use super::identity;
 use crate::settings::Settings;
@@ -56,9 +56,14 @@ impl Documents {
 
 impl Watched {
     async fn changed<D: Document>(&mut self, store: &dyn DocumentStore) -> Option<D> {
-        let stored = match store.read(Container::Control, &self.name).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => {
+        let found = store.read_if_changed(Container::Control, &self.name, self.seen.as_ref());
+        let stored = match found.await {
+            Ok(Change::To(stored)) => stored,
+            Ok(Change::Same) => {
+                self.complained = false;
+                return None;
+            }
+            Ok(Change::Absent) => {
                 self.complain("it is not there");
                 return None;
             }
@@ -67,10 +72,6 @@ impl Watched {
                 return None;
             }
         };
-        if self.seen.as_ref() == Some(&stored.version) {
-            self.complained = false;
-            return None;
-        }
         self.seen = Some(stored.version);
         match D::from_json(&stored.bytes) {
             Ok(document) => {

@@ -7,8 +7,10 @@
 mod documents;
 mod ending;
 mod identity;
+mod key_dir;
 mod lease_clock;
 mod report;
+mod storage;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -17,7 +19,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use popup_gateway_core::{BoringInterface, Gateway, Limits, PeerSpec, Settings as CoreSettings};
 use popup_model::{PrivateKey, ServerConfig};
-use popup_store::{DirectoryStore, DocumentStore, RunLock};
 use rand::TryRngCore as _;
 use tokio::time::{interval, sleep, timeout};
 
@@ -29,8 +30,9 @@ use documents::Documents;
 use ending::Ending;
 use lease_clock::LeaseClock;
 use report::Reporter;
+use storage::Storage;
 
-/// How often the documents are looked at.
+/// How often peers' expiry, quotas and the need to report are looked at.
 const POLL: Duration = Duration::from_millis(500);
 
 /// How often the host's own addresses are read again.
@@ -41,18 +43,15 @@ const LAST_REPORT: Duration = Duration::from_secs(1);
 
 /// Runs until there is a reason to end.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
-    let store: Arc<dyn DocumentStore> = Arc::new(DirectoryStore::open(&settings.state_dir)?);
-    let lock_file = settings
-        .state_dir
-        .join(format!("{}.gateway.lock", settings.region));
-    let Some(_lock) = RunLock::acquire(&lock_file, &settings.lease_id)? else {
+    let Some(storage) = Storage::open(&settings)? else {
         tracing::warn!("another gateway runs in this region; this one ends");
         return Ok(());
     };
     let lease = Arc::new(LeaseClock::new(settings.lease_expires_at));
     let mut control = Control {
-        documents: Documents::new(store.clone(), &settings),
-        reporter: Reporter::new(store, &settings),
+        documents: Documents::new(storage.documents.clone(), &settings),
+        reporter: Reporter::new(storage.documents.clone(), &settings),
+        storage,
         lease: lease.clone(),
         settings,
         packets: None,
@@ -68,6 +67,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
 
 struct Control {
     settings: Settings,
+    storage: Storage,
     documents: Documents,
     reporter: Reporter,
     lease: Arc<LeaseClock>,
@@ -149,16 +149,20 @@ impl Control {
         let mut applied: Vec<PeerSpec> = Vec::new();
         let mut addresses_at = Instant::now();
         let mut counters_loaded = false;
+        let mut look_at = Instant::now();
         loop {
             ticks.tick().await;
-            if let Some(ending) = self.follow_lease().await {
-                return ending;
-            }
-            if let Some(changed) = self.documents.changed_config().await {
-                if changed.networks != config.networks || changed.ports != config.ports {
-                    tracing::warn!("networks and ports take effect at the next start");
+            if Instant::now() >= look_at {
+                if let Some(ending) = self.follow_lease().await {
+                    return ending;
                 }
-                config = changed;
+                if let Some(changed) = self.documents.changed_config().await {
+                    if changed.networks != config.networks || changed.ports != config.ports {
+                        tracing::warn!("networks and ports take effect at the next start");
+                    }
+                    config = changed;
+                }
+                look_at = Instant::now() + self.storage.until_next_look();
             }
             let Some(packets) = &self.packets else {
                 continue;
@@ -188,6 +192,9 @@ impl Control {
         match document.lease {
             Some(lease) if lease.id == self.settings.lease_id => {
                 self.lease.set(lease.expires_at);
+                if let Some(access) = &document.access {
+                    self.storage.renew(access);
+                }
                 None
             }
             _ => Some(Ending::Fenced),
