@@ -13,7 +13,12 @@ use smoltcp::wire::{
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
-fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv4(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: IpProtocol,
+    payload: &[u8],
+) -> Vec<u8> {
     let header = Ipv4Repr {
         src_addr: source,
         dst_addr: destination,

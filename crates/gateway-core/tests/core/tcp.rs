@@ -6,6 +6,7 @@ use crate::support::{Answer, Link, World};
 use popup_gateway_core::{DropReason, Limits};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
+use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 const SERVER: &str = "203.0.113.10:80";
 const SECOND: Duration = Duration::from_secs(1);
@@ -234,6 +235,44 @@ fn a_reset_crosses_in_both_directions() {
             == State::Closed)
     );
     assert_eq!(world.gateway.flow_counts().tcp, 0);
+}
+
+#[test]
+fn a_client_that_gives_up_while_connecting_ends_the_connect() {
+    let mut world = World::new(1);
+    world.outside.answer = Answer::Silence;
+    let server: std::net::SocketAddrV4 = SERVER.parse().unwrap();
+    world.clients[0].connect(server);
+    world.run_for(SECOND / 2);
+    assert_eq!(world.gateway.flow_counts().tcp, 1);
+    let reset = TcpRepr {
+        src_port: 40_001,
+        dst_port: server.port(),
+        control: TcpControl::Rst,
+        seq_number: TcpSeqNumber(1),
+        ack_number: None,
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let source = crate::support::peer_spec(0).ipv4;
+    let mut segment = vec![0; reset.buffer_len()];
+    reset.emit(
+        &mut TcpPacket::new_unchecked(&mut segment),
+        &source.into(),
+        &(*server.ip()).into(),
+        &smoltcp::phy::ChecksumCapabilities::default(),
+    );
+    world.inject(
+        0,
+        &crate::routing::ipv4(source, *server.ip(), IpProtocol::Tcp, &segment),
+    );
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+    assert!(world.outside.only().reset);
 }
 
 #[test]
