@@ -175,6 +175,9 @@ fn the_timer_looks_every_five_minutes() {
     };
     assert_eq!(*name, "expire-vpn");
     assert_eq!(timer["schedule"], "0 */5 * * * *");
+    // The host calls a timer's function by its name.
+    let posted = BTreeSet::from(["post".to_owned()]);
+    assert_eq!(handler_routes().get("/expire-vpn"), Some(&posted));
     // A restart of the host must not be a reason to act.
     assert_eq!(timer["runOnStartup"], false);
 }
