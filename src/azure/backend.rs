@@ -363,4 +363,4 @@ impl Backend for AzureBackend {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -218,3 +218,6 @@ fn plain(name: &'static str, value: String) -> Variable {
         secure_value: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

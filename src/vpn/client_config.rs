@@ -107,7 +107,7 @@ mod tests {
     fn rendered(peer: &Peer, private_key: Option<&str>) -> String {
         let private_key: Option<PrivateKey> = private_key.map(|key| key.parse().unwrap());
         let server: popup_model::PublicKey = SERVER.parse().unwrap();
-        render(peer, private_key.as_ref(), &server, "203.0.113.7:51820").to_string()
+        render(peer, private_key.as_ref(), server, "203.0.113.7:51820").to_string()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A typed client for container groups, API version 2023-05-01.
 //!
 //! The official management crate is of a generation that is end of life, and its long-running
-//! operations are wrong; its models judge the ones here in `tests/azure_models.rs`.
+//! operations are wrong; its models judge the ones here, in tests.
 
 mod client;
 mod error;
