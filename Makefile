@@ -5,10 +5,10 @@ CONF ?= popup.conf
 URL ?= http://example.com/
 
 .DEFAULT_GOAL := help
-.PHONY: help run try test lint clean
+.PHONY: help run try test lint package image clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build a release and start the VPN's handler on 127.0.0.1:7071
 	@scripts/run.sh
@@ -19,8 +19,14 @@ try: ## Bring CONF (popup.conf) up with a real wg-quick in a namespace of its ow
 test: ## Run every check and every test (as root, or with sudo: some make network namespaces)
 	@scripts/test.sh
 
-lint: ## Only what reads the code: rustfmt, clippy, shellcheck
+lint: ## Only what reads the code: rustfmt, clippy, shell, Dockerfile, workflows, Bicep
 	@scripts/lint.sh
+
+package: ## Make the package for Azure Functions, target/package/popup-vpn.zip
+	@scripts/package.sh
+
+image: ## Build the gateway's image without a registry, as the tests do
+	@scripts/build-image-offline.sh
 
 clean: ## Remove everything that was built
 	cargo clean

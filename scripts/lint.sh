@@ -5,12 +5,11 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 need_rust
-need cc=build-essential shellcheck=shellcheck
+need cc=build-essential
 
 step "rustfmt"
 cargo fmt --all --check
-step "shellcheck"
-git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck --external-sources
+scripts/lint-files.sh
 step "clippy"
 cargo clippy --workspace --all-targets --locked -- --deny warnings
 if have cargo-deny; then

@@ -23,6 +23,7 @@ if [ "$(id -u)" -ne 0 ]; then
   triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
   export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env --preserve-env=PATH"
 fi
+scripts/test-container.sh
 # Before the tests, whose summary is to be what one reads last.
 step "examples in the documentation"
 cargo test --workspace --doc --locked

@@ -157,10 +157,13 @@ impl Settings {
         let under_functions = reader.text("FUNCTIONS_WORKER_RUNTIME").is_some()
             || reader.text("FUNCTIONS_CUSTOMHANDLER_WORKER_ID").is_some();
         // The Core Tools on a developer's machine check no function keys and can be reached from
-        // any web page there. So only where Azure runs the host (WEBSITE_INSTANCE_ID is its own)
-        // may a request have another Host than this machine's.
+        // any web page there. So only where Azure runs the host may a request have another Host
+        // than this machine's. Dedicated plans set WEBSITE_INSTANCE_ID; Flex Consumption has
+        // LEGION_SERVICE_HOST (azure-functions-host, EnvironmentExtensions.cs).
         let hosted = under_functions
-            && reader.text("WEBSITE_INSTANCE_ID").is_some()
+            && ["WEBSITE_INSTANCE_ID", "LEGION_SERVICE_HOST"]
+                .iter()
+                .any(|name| reader.text(name).is_some())
             && reader.text("AZURE_FUNCTIONS_ENVIRONMENT").as_deref() != Some("Development");
         let port = match reader.text("FUNCTIONS_CUSTOMHANDLER_PORT").as_deref() {
             Some("0") => 0,

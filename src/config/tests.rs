@@ -86,6 +86,11 @@ fn only_azure_itself_opens_the_trust_boundary() {
     let core_tools = read(&[custom]).unwrap();
     assert!(core_tools.under_functions && !core_tools.hosted && core_tools.log.json);
     assert!(read(&[custom, instance]).unwrap().hosted);
+    assert!(
+        read(&[custom, ("LEGION_SERVICE_HOST", "x")])
+            .unwrap()
+            .hosted
+    );
     let development = ("AZURE_FUNCTIONS_ENVIRONMENT", "Development");
     assert!(!read(&[custom, instance, development]).unwrap().hosted);
 }

@@ -182,6 +182,12 @@ impl ArmClient {
                 failure: Failure::Refused { status: 404, .. },
                 ..
             }) => Ok(OperationStatus::Succeeded),
+            // Operations lie at the subscription, where a role that ends at the resource group
+            // may not reach. The group itself then tells how far it is.
+            Err(ArmError {
+                failure: Failure::Refused { status: 403, .. },
+                ..
+            }) => Ok(OperationStatus::Running(None)),
             answer => {
                 let answer = answer?;
                 Ok(operation::status(
