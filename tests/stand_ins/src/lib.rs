@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod arm;
+pub mod azurite;
 pub mod client;
 pub mod cloud;
+pub mod dns;
 pub mod functions_host;
+pub mod proxy;
 pub mod runner;
 pub mod server;
 pub mod tls;

@@ -1,6 +1,7 @@
 //! What really runs containers.
 
 mod fake;
+mod process;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::arm::{ContainerEvent, ContainerSpec, Happening, Sandbox, SandboxId};
 use crate::cloud::Cloud;
 
 pub use fake::{FakeRunner, Script};
+pub use process::{Capabilities, ProcessOptions, ProcessRunner};
 
 /// Makes sandboxes: a network, an address, a metadata service.
 #[async_trait]
