@@ -119,6 +119,14 @@ pub enum Error {
         "the gateway cannot be reached or changed now: try again; the log has the reason under this request id"
     )]
     BackendUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The gateway's surroundings want to be left alone for a while.
+    #[error(
+        "Azure limits how often gateways may be looked at and changed: try again in {after_s} s"
+    )]
+    Throttled {
+        /// For how long.
+        after_s: u64,
+    },
     /// Settings that cannot work.
     #[error("{0}")]
     ConfigurationInvalid(String),
@@ -173,6 +181,7 @@ impl Error {
             Self::DocumentUnusable(_) => "DocumentUnusable",
             Self::GatewayFailed { .. } => "GatewayFailed",
             Self::BackendUnavailable(_) => "BackendUnavailable",
+            Self::Throttled { .. } => "Throttled",
             Self::ConfigurationInvalid(_) => "ConfigurationInvalid",
             Self::ForeignOrigin => "ForeignOrigin",
             Self::ForeignHost => "ForeignHost",

@@ -1,5 +1,7 @@
 //! What an ARM failure means to the person who wanted a VPN, and what to do next.
 
+use std::time::Duration;
+
 use popup_model::Region;
 
 use super::arm::{ArmError, Failure, RequestError};
@@ -25,52 +27,37 @@ impl std::fmt::Display for Said<'_> {
     }
 }
 
-/// Azure will do it later.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "Azure limits how often container groups may be changed: try again after {after_s} s ({code})"
-)]
-struct Throttled {
-    after_s: u64,
-    code: String,
-}
+/// How long to leave a service alone that does not say it.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) fn backend_error(
     operation: &'static str,
     region: &Region,
     error: ArmError,
 ) -> BackendError {
-    let (permanent, source): (bool, Box<dyn std::error::Error + Send + Sync>) = match &error.failure
-    {
+    let mut retry_after = None;
+    let refusal = match &error.failure {
         Failure::Refused {
             status: 429,
-            error: said,
-            retry_after,
-        } => {
-            let after_s = retry_after.map_or(60, |after| after.as_secs());
-            (
-                false,
-                Throttled {
-                    after_s,
-                    code: said.code.clone(),
-                }
-                .into(),
-            )
-        }
-        Failure::Refused {
-            status,
-            error: said,
+            retry_after: asked,
             ..
-        } => match refusal(*status, said, region) {
-            Some(refusal) => (true, refusal.into()),
-            None => (false, error.into()),
-        },
-        Failure::Unreachable(_) | Failure::Unusable(_) => (false, error.into()),
+        } => {
+            retry_after = Some(asked.unwrap_or(RETRY_AFTER));
+            None
+        }
+        Failure::Refused { status, error, .. } => refusal(*status, error, region),
+        Failure::Unreachable(_) | Failure::Unusable(_) => None,
+    };
+    let permanent = refusal.is_some();
+    let source = match refusal {
+        Some(refusal) => refusal.into(),
+        None => error.into(),
     };
     BackendError {
         operation,
         region: region.clone(),
         permanent,
+        retry_after,
         source,
     }
 }
@@ -160,8 +147,6 @@ fn refusal(status: u16, said: &RequestError, region: &Region) -> Option<Refusal>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn error(status: u16, code: &str, retry_after_s: Option<u64>) -> BackendError {
@@ -217,6 +202,7 @@ mod tests {
             assert!(!error(status, code, None).permanent, "{code}");
         }
         let throttled = error(429, "TooManyRequests", Some(17));
-        assert!(!throttled.permanent && throttled.source.to_string().contains("17 s"));
+        assert!(!throttled.permanent);
+        assert_eq!(throttled.retry_after, Some(Duration::from_secs(17)));
     }
 }

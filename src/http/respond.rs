@@ -68,9 +68,11 @@ impl IntoResponse for Failure {
         };
         let mut response = (http, NOT_STORED, Json(body)).into_response();
         if http == StatusCode::SERVICE_UNAVAILABLE {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+            let after = match self.error {
+                Error::Throttled { after_s } => HeaderValue::from(after_s),
+                _ => HeaderValue::from_static(RETRY_AFTER_S),
+            };
+            response.headers_mut().insert(RETRY_AFTER, after);
         }
         response
     }
@@ -102,9 +104,10 @@ fn http_status(error: &Error) -> StatusCode {
         | Error::PeerExists(_)
         | Error::NoConfigToReturn(_)
         | Error::Interrupted => StatusCode::CONFLICT,
-        Error::Busy | Error::StorageUnavailable(_) | Error::BackendUnavailable(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Error::Busy
+        | Error::StorageUnavailable(_)
+        | Error::BackendUnavailable(_)
+        | Error::Throttled { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::GatewayFailed { .. }
         | Error::DocumentUnusable(_)
         | Error::ConfigurationInvalid(_)

@@ -260,6 +260,7 @@ fn failed(
         operation,
         region: region.clone(),
         permanent,
+        retry_after: None,
         source: error.into(),
     }
 }

@@ -239,6 +239,7 @@ impl SimulatedBackend {
             operation,
             region: region.clone(),
             permanent,
+            retry_after: None,
             source: text.into(),
         }
     }

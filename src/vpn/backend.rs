@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use popup_model::document::GatewayAccess;
@@ -94,6 +95,8 @@ pub struct BackendError {
     pub region: Region,
     /// Trying again cannot help; the text of `source` is then fit for the caller.
     pub permanent: bool,
+    /// How long the platform wants to be left alone, when it limits how often it is asked.
+    pub retry_after: Option<Duration>,
     /// What went wrong.
     pub source: Box<dyn Error + Send + Sync>,
 }

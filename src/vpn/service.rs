@@ -110,7 +110,7 @@ impl Service {
     /// Deletes what still runs in regions that are no longer among the settings.
     pub async fn remove_strays(&self) -> Result<(), Error> {
         let outcome = self.backend.remove_strays(&self.options.regions).await;
-        outcome.map_err(|error| Error::BackendUnavailable(error.into()))
+        outcome.map_err(reconcile::unavailable)
     }
 
     fn allowed(&self, region: Option<&Region>) -> Result<Region, Error> {

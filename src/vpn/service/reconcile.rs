@@ -180,6 +180,14 @@ impl Service {
     }
 }
 
-fn unavailable(error: BackendError) -> Error {
-    Error::BackendUnavailable(error.into())
+pub(super) fn unavailable(error: BackendError) -> Error {
+    match error.retry_after {
+        Some(after) => {
+            warn!(%error, "left alone for a while");
+            Error::Throttled {
+                after_s: after.as_secs().max(1),
+            }
+        }
+        None => Error::BackendUnavailable(error.into()),
+    }
 }

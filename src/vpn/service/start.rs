@@ -134,7 +134,8 @@ impl Attempt<'_> {
                 }
                 Err(error) => {
                     let since = *failing_since.get_or_insert_with(Instant::now);
-                    if over || since.elapsed() >= PATIENCE {
+                    let asked_to_leave = matches!(error, Error::Throttled { .. });
+                    if over || asked_to_leave || since.elapsed() >= PATIENCE {
                         return Err(error);
                     }
                     warn!(region = %self.region, error = error.internal(), "trying again");
