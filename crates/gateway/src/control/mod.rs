@@ -41,6 +41,9 @@ const ADDRESSES: Duration = Duration::from_secs(5);
 /// How long the last report may take. The whole end must fit into 2 s.
 const LAST_REPORT: Duration = Duration::from_secs(1);
 
+/// How long to look for an extension of a lease that seems to be over.
+const EXTENSION: Duration = Duration::from_secs(10);
+
 /// Runs until there is a reason to end.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let Some(storage) = Storage::open(&settings)? else {
@@ -56,6 +59,15 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         settings,
         packets: None,
     };
+    if lease.left().is_zero() {
+        // A container that is started again after an extension has the first deadline in its
+        // environment still.
+        let extension = timeout(EXTENSION, control.follow_lease()).await;
+        if let Ok(Some(ending)) = extension {
+            control.end(&ending).await;
+            return Ok(());
+        }
+    }
     let ending = tokio::select! {
         ending = control.serve() => ending,
         () = lease.over() => Ending::LeaseOver,

@@ -170,7 +170,10 @@ impl Reporter {
             .as_ref()
             .map_or(0, |(_, _, revision)| *revision);
         let document = self.document(revision, snapshot, Some(end));
-        self.write(&document).await;
+        if !self.write(&document).await {
+            // The end may have come in the middle of a write that has succeeded.
+            self.write(&document).await;
+        }
     }
 
     fn document(
@@ -252,6 +255,12 @@ impl Reporter {
         live.chain(gone).take(popup_model::MAX_PEERS).collect()
     }
 
+    fn is_of_a_successor(&self, bytes: &[u8]) -> bool {
+        StatusDocument::from_json(bytes).is_ok_and(|status| {
+            status.lease_id != self.lease_id && status.started_at > self.started_at
+        })
+    }
+
     /// Writes; true when it has worked.
     async fn write(&mut self, document: &StatusDocument) -> bool {
         let bytes = match document.to_json() {
@@ -273,10 +282,13 @@ impl Reporter {
                 true
             }
             Err(StoreError::Conflict { .. }) => {
-                // Only a gateway writes here, and the lock makes this the only one: the version
-                // is older than our first look, or the document was removed.
+                // Only gateways write here: the version is older than our first look, or an
+                // answer was lost, or the document was removed. Or this one has been succeeded
+                // and does not know it yet; then it has nothing more to say.
                 let stored = self.store.read(Container::Status, &self.name).await;
-                self.version = stored.ok().flatten().map(|stored| stored.version);
+                let stored = stored.ok().flatten();
+                let ours = stored.filter(|stored| !self.is_of_a_successor(&stored.bytes));
+                self.version = ours.map(|stored| stored.version);
                 false
             }
             Err(error) => {
