@@ -138,12 +138,8 @@ async fn signatures_open_what_the_gateway_needs_and_nothing_else() {
     );
     let error = expired.read(Container::Control, &name).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }));
-    for (container, renewed) in [(
-        Container::Control,
-        tokens(Timestamp::now() + 1.hour()).control,
-    )] {
-        expired.renew(container, &renewed);
-    }
+    let renewed = tokens(Timestamp::now() + 1.hour());
+    expired.renew(Container::Control, &renewed.control);
     assert!(
         expired
             .read(Container::Control, &name)
