@@ -1,5 +1,5 @@
-//! `functions-host-double --package DIR [--listen ADDRESS] [--setting NAME=VALUE]… [--key KEY]
-//! [--timers] [--scale FACTOR] [--ready-file FILE]`
+//! `functions-host-double --package DIR [--listen ADDRESS] [--setting NAME=VALUE]…
+//! [--settings-from FILE] [--key KEY] [--timers] [--scale FACTOR] [--ready-file FILE]`
 
 use std::process::ExitCode;
 
@@ -56,8 +56,23 @@ fn arguments() -> anyhow::Result<(Options, Option<String>)> {
                 let (name, value) = text.split_once('=').context("--setting wants NAME=VALUE")?;
                 options.settings.push((name.to_owned(), value.to_owned()));
             }
+            Long("settings-from") => settings_from(&parser.value()?.string()?, &mut options)?,
             other => return Err(other.unexpected().into()),
         }
     }
     Ok((options, ready_file))
+}
+
+/// Takes the handler's settings from the `ready.json` of `azure-sim`.
+fn settings_from(file: &str, options: &mut Options) -> anyhow::Result<()> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {file}"))?;
+    let ready: serde_json::Value = serde_json::from_slice(&text)?;
+    let settings = ready["settings"]
+        .as_object()
+        .context("there are no settings")?;
+    for (name, value) in settings {
+        let value = value.as_str().unwrap_or_default();
+        options.settings.push((name.clone(), value.to_owned()));
+    }
+    Ok(())
 }

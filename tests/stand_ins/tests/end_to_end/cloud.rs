@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::boxes;
 use crate::eventually;
-use crate::namespace::{Namespace, require_tools};
+use crate::namespace::{Namespace, kill, require_tools};
 
 /// Where the cloud's services are.
 pub const SERVICES: &str = "192.0.2.1";
@@ -122,6 +122,16 @@ impl Azure {
             .json()
     }
 
+    /// Adds a fault.
+    #[track_caller]
+    pub fn fault(&self, fault: &Value) {
+        let plain = self.ready["plain"].as_str().unwrap();
+        let answer = self
+            .call(plain, "POST", "/_simulation/faults", &[], Some(fault))
+            .unwrap();
+        assert_eq!(answer.status, 204, "{answer:?}");
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("azure-sim.log")).unwrap_or_default()
     }
@@ -160,12 +170,9 @@ impl<'azure> FunctionApp<'azure> {
             .arg(&package)
             .arg("--ready-file")
             .arg(&ready);
-        let from_azure = azure.ready["settings"].as_object().unwrap();
-        for (name, value) in from_azure {
-            command
-                .arg("--setting")
-                .arg(format!("{name}={}", value.as_str().unwrap()));
-        }
+        command
+            .arg("--settings-from")
+            .arg(azure.directory.path().join("ready.json"));
         for (name, value) in settings {
             command.arg("--setting").arg(format!("{name}={value}"));
         }
@@ -225,6 +232,13 @@ impl<'azure> FunctionApp<'azure> {
             .as_str()
             .unwrap_or_else(|| panic!("no file in {answer:#}"))
             .to_owned()
+    }
+
+    /// Ends the handler as an emergency would; the host starts another.
+    pub fn kill_handler(&self) {
+        for pid in self.azure.namespace.processes("popup-vpn") {
+            kill(pid, rustix::process::Signal::KILL);
+        }
     }
 
     pub fn log(&self) -> String {

@@ -16,11 +16,11 @@
 
 mod boxes;
 mod cloud;
+mod faults;
 mod metadata;
 mod parallel;
 mod vpn;
 
-#[expect(dead_code, reason = "the lab next door uses the rest of it")]
 #[path = "../../../lab/namespace.rs"]
 mod namespace;
 
