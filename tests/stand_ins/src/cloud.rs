@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::arm::{Command, ContainerEvent, Reply, Request, SandboxId, Settings, Simulation};
+use crate::proxy::Weather;
 use crate::runner::Runner;
 
 pub use names::Names;
@@ -26,6 +27,8 @@ pub struct Cloud {
     wake: Notify,
     /// The names of public addresses.
     pub names: Names,
+    /// The weather in front of storage, where there is any.
+    pub storage_weather: watch::Sender<Weather>,
 }
 
 /// Ends the cloud's tasks when it is dropped.
@@ -45,6 +48,7 @@ impl Cloud {
             simulation: Mutex::new(Simulation::new(settings)),
             wake: Notify::new(),
             names: Names::default(),
+            storage_weather: watch::Sender::default(),
         });
         let driver = tokio::spawn(drive(Arc::clone(&cloud), runner));
         (cloud, Driver(driver))

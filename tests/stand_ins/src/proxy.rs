@@ -4,15 +4,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What happens to connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Weather {
     /// They pass.
+    #[default]
     Fine,
     /// They end at once, and so do those that are open.
     Down,
@@ -34,9 +37,17 @@ pub struct Proxy {
 impl Proxy {
     /// Stands in front of `target`.
     pub async fn start(listen: SocketAddr, target: SocketAddr) -> io::Result<Self> {
+        Self::under(listen, target, watch::Sender::default()).await
+    }
+
+    /// The same, under a weather that somebody else makes too.
+    pub async fn under(
+        listen: SocketAddr,
+        target: SocketAddr,
+        weather: watch::Sender<Weather>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let weather = watch::Sender::new(Weather::Fine);
         let task = tokio::spawn(serve(listener, target, weather.clone()));
         Ok(Self {
             address,

@@ -9,6 +9,7 @@ use super::*;
 
 mod faults;
 mod lifecycle;
+mod published;
 mod refusals;
 
 /// The simulation, a clock, and a runner that does at once what it is told.

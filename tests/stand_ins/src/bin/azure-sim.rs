@@ -105,7 +105,8 @@ async fn run() -> anyhow::Result<()> {
         for container in ["control", "status", "keys"] {
             azurite.create_container(container).await?;
         }
-        let proxy = Proxy::start(listen, azurite.address).await?;
+        let weather = cloud.storage_weather.clone();
+        let proxy = Proxy::under(listen, azurite.address, weather).await?;
         handler["STORAGE_ACCOUNT_URL"] = azurite.url_at(proxy.address).into();
         handler["STORAGE_API_VERSION"] = API_VERSION.into();
         storage = Some((azurite, proxy));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /_simulation/faults` | adds a [`Fault`] |
 //! | `DELETE /_simulation/faults` | forgets those still to come |
+//! | `PUT /_simulation/storage` | changes the [`Weather`] in front of storage |
 //! | `GET /_simulation/summary` | groups, counts and requests |
 //! | `GET /_simulation/names/{name}` | what a name resolves to |
 
@@ -11,15 +12,17 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde_json::{Value, json};
 
 use super::Shared;
 use crate::arm::{Fault, Summary};
+use crate::proxy::Weather;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/_simulation/faults", post(add).delete(clear))
+        .route("/_simulation/storage", put(storage))
         .route("/_simulation/summary", get(summary))
         .route("/_simulation/names/{name}", get(name))
 }
@@ -31,6 +34,11 @@ async fn add(State(shared): State<Shared>, Json(fault): Json<Fault>) -> StatusCo
 
 async fn clear(State(shared): State<Shared>) -> StatusCode {
     shared.cloud.with(crate::arm::Simulation::clear_faults);
+    StatusCode::NO_CONTENT
+}
+
+async fn storage(State(shared): State<Shared>, Json(weather): Json<Weather>) -> StatusCode {
+    shared.cloud.storage_weather.send_replace(weather);
     StatusCode::NO_CONTENT
 }
 

@@ -125,10 +125,19 @@ impl Azure {
     /// Adds a fault.
     #[track_caller]
     pub fn fault(&self, fault: &Value) {
+        self.control("POST", "/_simulation/faults", fault);
+    }
+
+    /// Changes the weather in front of storage.
+    #[track_caller]
+    pub fn storage(&self, weather: &str) {
+        self.control("PUT", "/_simulation/storage", &Value::from(weather));
+    }
+
+    #[track_caller]
+    fn control(&self, method: &str, target: &str, body: &Value) {
         let plain = self.ready["plain"].as_str().unwrap();
-        let answer = self
-            .call(plain, "POST", "/_simulation/faults", &[], Some(fault))
-            .unwrap();
+        let answer = self.call(plain, method, target, &[], Some(body)).unwrap();
         assert_eq!(answer.status, 204, "{answer:?}");
     }
 

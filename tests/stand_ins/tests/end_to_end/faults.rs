@@ -5,6 +5,7 @@ use std::time::Duration;
 use popup_stand_ins::client::Answer;
 use serde_json::{Value, json};
 
+use crate::boxes::{Client, Internet};
 use crate::cloud::{Azure, FunctionApp};
 use crate::eventually;
 
@@ -108,4 +109,22 @@ fn a_handler_killed_in_the_middle_of_a_start_is_repaired_by_the_next_call() {
         converges(azure, app);
         assert_eq!(azure.summary()["created"], 1);
     });
+}
+
+#[test]
+fn without_storage_the_tunnel_goes_on_and_the_handler_says_what_is_wrong() {
+    let azure = Azure::start("process", "default");
+    let _internet = Internet::new(&azure);
+    let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
+    let client = Client::new(&azure, 0);
+    client.up(&app.add_peer("laptop"));
+    client.browses();
+    azure.storage("down");
+    let answer = start(&app);
+    assert!(answer.status >= 500, "{}", answer.text());
+    assert!(answer.json()["code"].is_string(), "{}", answer.text());
+    client.browses();
+    azure.storage("fine");
+    converges(&azure, &app);
+    client.browses();
 }
