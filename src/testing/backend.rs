@@ -25,6 +25,8 @@ pub enum Fault {
     CannotCreate(&'static str),
     /// `create` fails, and may work another time.
     CreateUnavailable,
+    /// `create` takes longer than anybody waits.
+    CreateHangs,
     /// `delete` fails in this region.
     DeleteUnavailable(Region),
     /// `observe` fails.
@@ -297,6 +299,7 @@ impl Backend for SimulatedBackend {
         tokio::task::yield_now().await;
         match self.fault() {
             Some(Fault::CannotCreate(why)) => return Err(Self::error("create", region, true, why)),
+            Some(Fault::CreateHangs) => tokio::time::sleep(Duration::from_secs(3600)).await,
             Some(Fault::CreateUnavailable) => {
                 return Err(Self::error("create", region, false, "injected"));
             }

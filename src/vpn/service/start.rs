@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use popup_model::{Lease, LeaseId, PublicKey, Region, ServerConfig, StopReason};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use zeroize::Zeroizing;
 
@@ -24,6 +24,10 @@ use crate::vpn::request::StartRequest;
 
 /// How long neighbours may fail before a start gives up; also the least time for winning races.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How much longer than it may wait a start may act: its answer must not come too late for
+/// whoever is in front of this handler.
+const OVERRUN: Duration = Duration::from_secs(5);
 
 /// What a start achieved.
 #[derive(Debug)]
@@ -114,7 +118,12 @@ impl Attempt<'_> {
     ) -> Result<Started, Error> {
         let mut failing_since = None;
         loop {
-            let view = self.service.reconcile(&self.region).await;
+            // What is cut short here goes on under its claim, or is taken over after it.
+            let acting = self.service.reconcile(&self.region);
+            let view = match timeout_at(deadline + OVERRUN, acting).await {
+                Ok(view) => view,
+                Err(_) => self.service.look_at_lease(&self.region).await,
+            };
             let over = Instant::now() >= deadline
                 || self.service.is_shutting_down()
                 || self.request.respond_async;

@@ -440,6 +440,22 @@ async fn a_gateway_that_is_late_gets_a_lease_and_the_caller_an_answer_in_time() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_platform_that_hangs_costs_the_caller_neither_its_answer_nor_its_key() {
+    let world = World::new();
+    world.backend.set_fault(Some(Fault::CreateHangs));
+    let begun = Instant::now();
+    let started = world.start(nothing_said()).await.unwrap();
+    assert!(!started.ready && begun.elapsed() < Duration::from_secs(210));
+    let template = started.client_template.unwrap();
+    assert!(template.contains("PrivateKey = ") && template.contains("{endpoint}"));
+    world.backend.set_fault(None);
+    world
+        .tick_until(200, |status| status.state == State::Running)
+        .await;
+    assert_eq!(world.backend.created(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_gives_up_is_told_and_leaves_nothing() {
     let world = World::new();
     let port = "UDP port 51820 is in use; stop the other program or set VPN_PORT";
