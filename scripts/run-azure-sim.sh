@@ -24,7 +24,7 @@ ip link set lo up
 ip address add 192.0.2.1/32 dev lo
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
-"$bin/azure-sim" --directory "$work" --listen 192.0.2.1 --runner process --scale 0.2 \
+TMPDIR=$work "$bin/azure-sim" --directory "$work" --listen 192.0.2.1 --runner process --scale 0.2 \
   --program "$bin/popup-gateway" --azurite "$tools" >"$work/azure-sim.log" 2>&1 &
 sim=$!
 for _ in $(seq 600); do

@@ -18,6 +18,8 @@ use super::view::GroupSummary;
 use super::{Admission, ArmError, Fault, Settings};
 
 mod calls;
+mod operations;
+mod put;
 
 /// A request, without what HTTP adds to it.
 #[derive(Debug, Clone)]

@@ -63,6 +63,8 @@ impl Azure {
         let log = File::create(directory.path().join("azure-sim.log")).unwrap();
         let process = namespace
             .command(env!("CARGO_BIN_EXE_azure-sim"))
+            // It is ended with its box, so what it leaves must lie where the test cleans up.
+            .env("TMPDIR", directory.path())
             .arg("--directory")
             .arg(directory.path())
             .args(["--listen", SERVICES, "--scale", "0.05", "--runner", runner])

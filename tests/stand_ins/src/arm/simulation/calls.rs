@@ -6,18 +6,19 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Reply, Request, Simulation, Timer};
-use crate::arm::address::fqdn;
 use crate::arm::fault::Kind;
-use crate::arm::group::{Deletion, Group, Provisioning, Run, Troubles};
-use crate::arm::operation::{Operation, Outcome};
+use crate::arm::group::{Deletion, Group};
+use crate::arm::operation::Outcome;
 use crate::arm::path::{GroupPath, Target, parse};
 use crate::arm::quota::Remaining;
-use crate::arm::spec::Spec;
 use crate::arm::view::{self, Detail};
-use crate::arm::{ArmError, Identity, LongRunning, rules, schema, update};
+use crate::arm::{ArmError, rules, schema};
+
+/// Names and values.
+pub(super) type Headers = Vec<(&'static str, String)>;
 
 impl Reply {
-    fn new(status: u16, body: Value) -> Self {
+    pub(super) fn new(status: u16, body: Value) -> Self {
         Self {
             status,
             headers: Vec::new(),
@@ -25,7 +26,7 @@ impl Reply {
         }
     }
 
-    fn empty(status: u16) -> Self {
+    pub(super) fn empty(status: u16) -> Self {
         Self {
             status,
             headers: Vec::new(),
@@ -33,7 +34,7 @@ impl Reply {
         }
     }
 
-    fn with(mut self, headers: Vec<(&'static str, String)>) -> Self {
+    pub(super) fn with(mut self, headers: Headers) -> Self {
         self.headers.extend(headers);
         self
     }
@@ -115,14 +116,14 @@ impl Simulation {
         }
     }
 
-    fn find(&self, path: &GroupPath) -> Result<&Group, ArmError> {
+    pub(super) fn find(&self, path: &GroupPath) -> Result<&Group, ArmError> {
         self.resource_group_exists(Some(&path.resource_group))?;
         self.groups
             .get(&path.key())
             .ok_or_else(|| view::not_found(path))
     }
 
-    fn resource_group_exists(&self, name: Option<&str>) -> Result<(), ArmError> {
+    pub(super) fn resource_group_exists(&self, name: Option<&str>) -> Result<(), ArmError> {
         let known = &self.settings.resource_groups;
         match name {
             Some(name)
@@ -138,178 +139,7 @@ impl Simulation {
         }
     }
 
-    fn put(
-        &mut self,
-        path: &GroupPath,
-        request: &Request,
-        now: Timestamp,
-    ) -> Result<Reply, ArmError> {
-        self.resource_group_exists(Some(&path.resource_group))?;
-        let empty = || ArmError::bad("InvalidRequestContent", "The request content is not JSON.");
-        let body = request.body.clone().ok_or_else(empty)?;
-        schema::check(&body, request.value("api-version"))?;
-        rules::check(&path.name, &body, &self.settings)?;
-        let spec = Spec::read(&body);
-        let location = rules::normalized(body["location"].as_str().unwrap_or_default());
-        let remaining = self.count(path, "create", now)?;
-        let key = path.key();
-        let existed = match self.groups.get(&key) {
-            Some(group) if group.is_transitioning() => {
-                return Err(ArmError::transitioning(&path.name));
-            }
-            Some(group) => {
-                update::check(&path.name, &group.body, &body)?;
-                true
-            }
-            None => {
-                self.check_quota(path, &location, spec.cores)?;
-                false
-            }
-        };
-        let name = self.name_of(path, &location, &spec)?;
-        let troubles = self.troubles(request, path, &location, &spec)?;
-        self.close(&key, now);
-        let identities = spec.identities.iter().map(|id| self.identity(id)).collect();
-        let starts = self.groups.get(&key).map_or(0, |group| group.starts);
-        self.groups.insert(
-            key.clone(),
-            Group {
-                path: path.clone(),
-                location: location.clone(),
-                body,
-                spec,
-                identities,
-                fqdn: name,
-                provisioning: Provisioning::Pending,
-                run: Run::default(),
-                starts,
-                troubles,
-                operation: None,
-                deletion: None,
-            },
-        );
-        if !existed {
-            self.created += 1;
-        }
-        let (id, headers) = self.new_operation(path, &location, request, now, false);
-        self.begin(&key, &id, now);
-        let group = self.find(path)?;
-        let status = if existed { 200 } else { 201 };
-        Ok(Reply::new(status, view::group(group, Detail::Full))
-            .with(headers)
-            .with(writes(remaining)))
-    }
-
-    /// The faults of the service for this PUT.
-    fn troubles(
-        &mut self,
-        request: &Request,
-        path: &GroupPath,
-        location: &str,
-        spec: &Spec,
-    ) -> Result<Troubles, ArmError> {
-        let mut troubles = Troubles::default();
-        if let Some(kind) = self.faults.of_service("PUT", &request.path) {
-            match kind {
-                Kind::OperationFails { code, message } => {
-                    troubles.fails = Some(ArmError::bad(&code, message));
-                }
-                Kind::InaccessibleImage => {
-                    let image = spec
-                        .containers
-                        .first()
-                        .map(|container| container.image.as_str());
-                    return Err(ArmError::inaccessible_image(image.unwrap_or_default()));
-                }
-                Kind::ImagePull => troubles.image_pull = true,
-                Kind::CrashLoop { exit_code } => troubles.crash_loop = Some(exit_code),
-                Kind::SlowStart { ms } => troubles.slower = Duration::from_millis(ms),
-                Kind::LabelTaken => {
-                    let label = spec.ip.as_ref().and_then(|ip| ip.label.as_deref());
-                    return Err(ArmError::label_taken(label.unwrap_or_default(), &path.name));
-                }
-                Kind::NoCapacity => return Err(ArmError::no_capacity(location)),
-                _ => {}
-            }
-        }
-        Ok(troubles)
-    }
-
-    fn identity(&self, resource_id: &str) -> Identity {
-        let mut known = self.settings.identities.iter();
-        let found = known.find(|known| known.resource_id.eq_ignore_ascii_case(resource_id));
-        found.cloned().unwrap_or_else(|| Identity::of(resource_id))
-    }
-
-    fn name_of(
-        &self,
-        path: &GroupPath,
-        location: &str,
-        spec: &Spec,
-    ) -> Result<Option<String>, ArmError> {
-        let Some((ip, label)) = spec
-            .ip
-            .as_ref()
-            .and_then(|ip| Some((ip, ip.label.as_ref()?)))
-        else {
-            return Ok(None);
-        };
-        let name = fqdn(label, &ip.scope, location, path);
-        let others = self
-            .groups
-            .values()
-            .filter(|group| group.path.key() != path.key());
-        if others
-            .filter_map(|group| group.fqdn.as_ref())
-            .any(|own| *own == name)
-        {
-            return Err(ArmError::label_taken(label, &path.name));
-        }
-        Ok(Some(name))
-    }
-
-    fn count(
-        &mut self,
-        path: &GroupPath,
-        kind: &'static str,
-        now: Timestamp,
-    ) -> Result<Remaining, ArmError> {
-        let quotas = self.settings.quotas;
-        let counted = self.rates.count(&path.subscription, kind, &quotas, now);
-        counted.map_err(|wait| {
-            let mut error = ArmError::new(
-                429,
-                "TooManyRequests",
-                format!("The container group {kind} requests of the subscription are throttled."),
-            );
-            error.retry_after_s = Some(wait.as_secs().max(1));
-            error
-        })
-    }
-
-    fn check_quota(&self, path: &GroupPath, location: &str, cores: f64) -> Result<(), ArmError> {
-        let quotas = &self.settings.quotas;
-        let (groups, used) = self.usage(&path.subscription, location);
-        let reached = |what: &str, limit: f64, used: f64, wanted: f64| {
-            Err(ArmError::bad(
-                "ContainerGroupQuotaReached",
-                format!(
-                    "Resource type 'Microsoft.ContainerInstance/containerGroups' container group \
-                     quota '{what}' exceeded in region '{location}'. Limit: '{limit}', Usage: \
-                     '{used}' Requested: '{wanted}'."
-                ),
-            ))
-        };
-        if groups + 1 > quotas.groups {
-            return reached("ContainerGroups", quotas.groups as f64, groups as f64, 1.0);
-        }
-        if used + cores > quotas.cores {
-            return reached("StandardCores", quotas.cores, used, cores);
-        }
-        Ok(())
-    }
-
-    fn usage(&self, subscription: &str, location: &str) -> (usize, f64) {
+    pub(super) fn usage(&self, subscription: &str, location: &str) -> (usize, f64) {
         let here = self.groups.values().filter(|group| {
             group.path.subscription.eq_ignore_ascii_case(subscription) && group.location == location
         });
@@ -475,99 +305,10 @@ impl Simulation {
         let lines = request.value("tail").and_then(|text| text.parse().ok());
         Ok(Reply::new(200, json!({"content": state.log.tail(lines)})).with(reads()))
     }
-
-    fn new_operation(
-        &mut self,
-        path: &GroupPath,
-        location: &str,
-        request: &Request,
-        now: Timestamp,
-        deletes: bool,
-    ) -> (String, Vec<(&'static str, String)>) {
-        let part = rand::random::<u32>;
-        let id = format!(
-            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:08x}{:04x}",
-            part(),
-            part() >> 16,
-            part() >> 20,
-            part() >> 20,
-            part(),
-            part() >> 16
-        );
-        let operation = Operation {
-            group_id: path.id(),
-            started_at: now,
-            outcome: Outcome::Pending,
-            deletes,
-        };
-        self.operations.insert(id.clone(), operation);
-        let headers = self.operation_headers(path, location, request, &id);
-        (id, headers)
-    }
-
-    fn operation_headers(
-        &self,
-        path: &GroupPath,
-        location: &str,
-        request: &Request,
-        id: &str,
-    ) -> Vec<(&'static str, String)> {
-        let url = format!(
-            "{}/subscriptions/{}/providers/Microsoft.ContainerInstance/locations/{location}/operations/{id}?api-version=2018-06-01",
-            request.origin, path.subscription
-        );
-        match self.settings.long_running {
-            LongRunning::AsyncOperation => vec![("Azure-AsyncOperation", url)],
-            LongRunning::Location => vec![
-                ("Location", url),
-                (
-                    "Retry-After",
-                    self.settings.delays.retry_after_s().to_string(),
-                ),
-            ],
-        }
-    }
-
-    fn operation(&self, id: &str, request: &Request) -> Result<Reply, ArmError> {
-        let Some(operation) = self.operations.get(id) else {
-            return Err(ArmError::new(
-                404,
-                "NotFound",
-                format!("The operation '{id}' was not found."),
-            ));
-        };
-        let group = self
-            .groups
-            .values()
-            .find(|group| group.path.id() == operation.group_id);
-        if self.settings.long_running == LongRunning::AsyncOperation {
-            let events = group.and_then(|group| group.run.containers.first());
-            let events = view::events(events.map(|c| c.events.as_slice()).unwrap_or_default());
-            return Ok(Reply::new(200, operation.body(&events)));
-        }
-        // A `Location` answers 202 until the end, and then as the request itself would.
-        match (&operation.outcome, group) {
-            (Outcome::Pending, _) => {
-                let again = format!(
-                    "{}{}?api-version={}",
-                    request.origin,
-                    request.path,
-                    request.value("api-version").unwrap_or("2018-06-01")
-                );
-                let after = self.settings.delays.retry_after_s().to_string();
-                Ok(Reply::empty(202).with(vec![("Location", again), ("Retry-After", after)]))
-            }
-            (Outcome::Failed(error), _) => Err(error.clone()),
-            (Outcome::Succeeded, Some(group)) if !operation.deletes => {
-                Ok(Reply::new(200, view::group(group, Detail::Full)))
-            }
-            (Outcome::Succeeded, _) => Ok(Reply::empty(204)),
-        }
-    }
 }
 
 impl Request {
-    fn value(&self, name: &str) -> Option<&str> {
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
         let found = self
             .query
             .iter()
@@ -576,21 +317,21 @@ impl Request {
     }
 }
 
-fn reads() -> Vec<(&'static str, String)> {
+fn reads() -> Headers {
     vec![(
         "x-ms-ratelimit-remaining-subscription-reads",
         "11999".to_owned(),
     )]
 }
 
-fn deletes() -> Vec<(&'static str, String)> {
+fn deletes() -> Headers {
     vec![(
         "x-ms-ratelimit-remaining-subscription-deletes",
         "14999".to_owned(),
     )]
 }
 
-fn writes(remaining: Remaining) -> Vec<(&'static str, String)> {
+pub(super) fn writes(remaining: Remaining) -> Headers {
     vec![
         (
             "x-ms-ratelimit-remaining-subscription-resource-requests-pt1h",
