@@ -10,21 +10,52 @@ use crate::error::Error;
 use crate::vpn::{Group, lease};
 
 impl Service {
-    /// Stops the VPN in a region and waits for its end; false when that takes longer.
+    /// Stops the VPN in a region, or in all of them, and waits for the end; false when that takes
+    /// longer. All leases go first, and a region that fails does not hold up the others.
     pub async fn stop(&self, region: Option<&Region>, reason: StopReason) -> Result<bool, Error> {
-        let region = self.allowed(region)?;
+        let regions = match region {
+            Some(_) => vec![self.allowed(region)?],
+            None => self.options.regions.clone(),
+        };
         let deadline = Instant::now() + self.options.stop_wait;
+        let mut failed = None;
+        let mut revoked = Vec::new();
+        for region in regions {
+            match self.end_lease(&region, reason, deadline).await {
+                Ok(()) => revoked.push(region),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let mut stopped = true;
+        for region in &revoked {
+            match self.until_gone(region, deadline).await {
+                Ok(gone) => stopped &= gone,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(stopped), Err)
+    }
+
+    async fn end_lease(
+        &self,
+        region: &Region,
+        reason: StopReason,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         loop {
-            let view = self.look(&region).await?;
+            let view = self.look(region).await?;
             match self.revoke(view, reason).await? {
-                true => break,
+                true => return Ok(()),
                 false if Instant::now() >= deadline => return Err(Error::Busy),
                 false => self.yield_to_others().await,
             }
         }
+    }
+
+    async fn until_gone(&self, region: &Region, deadline: Instant) -> Result<bool, Error> {
         loop {
             let over = Instant::now() >= deadline;
-            match self.reconcile(&region).await {
+            match self.reconcile(region).await {
                 // A start that came after this stop is not this stop's business.
                 Ok(view) if view.current().is_some() => return Ok(true),
                 Ok(view) if view.observed.group == Group::Absent && !view.is_claimed() => {

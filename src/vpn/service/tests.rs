@@ -150,6 +150,26 @@ fn has_config(started: &Result<Started, Error>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_without_a_region_stops_them_all() {
+    let (here, there): (Region, Region) = ("here".parse().unwrap(), "there".parse().unwrap());
+    let mut both = options("10.8.0.0/24");
+    both.regions = vec![here.clone(), there.clone()];
+    let world = World::with(both);
+    for region in [&here, &there] {
+        let request = StartRequest {
+            region: Some(region.clone()),
+            ..StartRequest::default()
+        };
+        world.start(request).await.unwrap();
+    }
+    assert!(world.stop().await);
+    for region in [&here, &there] {
+        let status = world.service.status(Some(region)).await.unwrap();
+        assert_eq!(status.state, State::Stopped, "{region}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_first_start_makes_a_gateway_a_peer_and_its_configuration() {
     let world = World::new();
     let started = world.start(nothing_said()).await.unwrap();
