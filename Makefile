@@ -5,10 +5,10 @@ CONF ?= popup.conf
 URL ?= http://example.com/
 
 .DEFAULT_GOAL := help
-.PHONY: help run try test lint package image clean
+.PHONY: help run try test lint package image run-azure-sim bench-cold-start clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build a release and start the VPN's handler on 127.0.0.1:7071
 	@scripts/run.sh
@@ -27,6 +27,12 @@ package: ## Make the package for Azure Functions, target/package/popup-vpn.zip
 
 image: ## Build the gateway's image without a registry, as the tests do
 	@scripts/build-image-offline.sh
+
+run-azure-sim: ## Run everything against simulations of Azure, in namespaces of its own (root)
+	@scripts/run-azure-sim.sh
+
+bench-cold-start: ## Time the handler from its start to its first answer
+	@cargo bench -p popup-vpn --bench cold_start
 
 clean: ## Remove everything that was built
 	cargo clean

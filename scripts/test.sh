@@ -12,11 +12,13 @@ if ! have chromium && ! have chromium-browser && ! have google-chrome; then
   need chromium=chromium
 fi
 scripts/tools.sh
+scripts/install-stand-ins.sh
 scripts/lint.sh
 
 # With the tests, so that both are built with the same features, once.
 step "the programs and their tests"
-cargo build --workspace --all-targets --locked
+features=popup-stand-ins/installed
+cargo build --workspace --all-targets --locked --features "$features"
 
 if [ "$(id -u)" -ne 0 ]; then
   have sudo || die "the end-to-end tests need root, and there is no sudo: run this as root"
@@ -28,4 +30,4 @@ scripts/test-container.sh
 step "examples in the documentation"
 cargo test --workspace --doc --locked
 step "tests"
-cargo nextest run --workspace --locked
+scripts/with-azurite.sh cargo nextest run --workspace --locked --features "$features"

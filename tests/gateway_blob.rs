@@ -1,4 +1,5 @@
-//! The gateway over Blob Storage, where `AZURITE_CONNECTION_STRING` says there is an emulator.
+//! The gateway over Blob Storage, that is, over the emulator that `AZURITE_CONNECTION_STRING` names;
+//! `make test` starts one (scripts/with-azurite.sh).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,8 +35,9 @@ struct Account {
 }
 
 impl Account {
-    fn open() -> Option<Self> {
-        let text = std::env::var("AZURITE_CONNECTION_STRING").ok()?;
+    fn open() -> Self {
+        let text = std::env::var("AZURITE_CONNECTION_STRING")
+            .expect("an emulator is needed: scripts/with-azurite.sh cargo nextest run …");
         let connection: ConnectionString = text.parse().unwrap();
         let access = Access::Key(connection.account.clone());
         let options = BlobOptions {
@@ -49,11 +51,11 @@ impl Account {
             .unwrap()
             .parse()
             .unwrap();
-        Some(Self {
+        Self {
             connection,
             store,
             region,
-        })
+        }
     }
 
     async fn put(&self, name: &str, document: &impl Control) {
@@ -116,9 +118,7 @@ fn spawn(account: &Account, lease: &Lease) -> Gateway {
 
 #[tokio::test]
 async fn a_gateway_lives_on_signatures_alone() {
-    let Some(account) = Account::open() else {
-        return;
-    };
+    let account = Account::open();
     let port = std::net::UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

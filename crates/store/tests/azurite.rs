@@ -1,4 +1,5 @@
-//! Against the Blob service's own emulator, where `AZURITE_CONNECTION_STRING` says there is one.
+//! Against the Blob service's own emulator, which `AZURITE_CONNECTION_STRING` names; `make test`
+//! starts one (scripts/with-azurite.sh).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,9 +9,10 @@ use popup_store::azure::{
 };
 use popup_store::{Change, Container, DocumentStore as _, Expect, StoreError};
 
-fn connection() -> Option<ConnectionString> {
-    let text = std::env::var("AZURITE_CONNECTION_STRING").ok()?;
-    Some(text.parse().unwrap())
+fn connection() -> ConnectionString {
+    let text = std::env::var("AZURITE_CONNECTION_STRING")
+        .expect("an emulator is needed: scripts/with-azurite.sh cargo nextest run …");
+    text.parse().unwrap()
 }
 
 fn open(connection: &ConnectionString, access: &Access) -> BlobStore {
@@ -31,9 +33,7 @@ fn fresh(kind: &str) -> String {
 
 #[tokio::test]
 async fn documents_are_written_only_over_what_was_read() {
-    let Some(connection) = connection() else {
-        return;
-    };
+    let connection = connection();
     let store = open(&connection, &Access::Key(connection.account.clone()));
     let name = fresh("config.json");
     let write = |text: &'static str, expect: Expect| {
@@ -75,9 +75,7 @@ async fn documents_are_written_only_over_what_was_read() {
 
 #[tokio::test]
 async fn signatures_open_what_the_gateway_needs_and_nothing_else() {
-    let Some(connection) = connection() else {
-        return;
-    };
+    let connection = connection();
     let handler = open(&connection, &Access::Key(connection.account.clone()));
     let name = fresh("config.json");
     handler
