@@ -15,7 +15,7 @@ trap 'kill "$pid" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 port=
 for _ in $(seq 300); do
-  port=$(sed -n 's|.*listening at http://127.0.0.1:\([0-9]*\).*|\1|p' "$work/log")
+  port=$(sed -n 's|.*listens on http://127.0.0.1:\([0-9]*\).*|\1|p' "$work/log")
   [ -n "$port" ] && break
   kill -0 "$pid" 2>/dev/null || break
   sleep 0.1
