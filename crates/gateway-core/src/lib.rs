@@ -10,6 +10,7 @@ mod drop_reason;
 mod echo;
 mod gateway;
 mod limits;
+mod mappings;
 mod output;
 mod packet;
 mod peers;
