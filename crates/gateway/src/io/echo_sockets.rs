@@ -48,13 +48,9 @@ impl EchoSockets {
         mapping: EchoMapping,
     ) {
         let opened = open().and_then(|socket| {
-            let token = registry.insert(Owner::Echo(mapping));
-            poll.register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                token,
-                Interest::READABLE,
-            )
-            .inspect_err(|_| registry.remove(token))?;
+            let owner = Owner::Echo(mapping);
+            let fd = socket.as_raw_fd();
+            let token = registry.register(poll, &mut SourceFd(&fd), owner, Interest::READABLE)?;
             Ok((socket, token))
         });
         match opened {

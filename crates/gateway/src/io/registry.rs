@@ -4,8 +4,10 @@
 //! nothing instead of somebody else's socket.
 
 use std::collections::HashMap;
+use std::io;
 
-use mio::Token;
+use mio::event::Source;
+use mio::{Interest, Token};
 use popup_gateway_core::{EchoMapping, TcpFlow, UdpMapping};
 
 /// Whose socket it is.
@@ -30,6 +32,20 @@ impl Registry {
         self.next += 1;
         self.owners.insert(token, owner);
         token
+    }
+
+    /// Has `poll` tell of a socket under a token of its own.
+    pub(super) fn register(
+        &mut self,
+        poll: &mio::Registry,
+        socket: &mut impl Source,
+        owner: Owner,
+        interest: Interest,
+    ) -> io::Result<Token> {
+        let token = self.insert(owner);
+        poll.register(socket, token, interest)
+            .inspect_err(|_| self.remove(token))?;
+        Ok(token)
     }
 
     pub(super) fn remove(&mut self, token: Token) {

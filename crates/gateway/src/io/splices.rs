@@ -41,9 +41,8 @@ impl Splices {
         destination: SocketAddrV4,
     ) {
         let opened = TcpStream::connect(destination.into()).and_then(|mut stream| {
-            let token = registry.insert(Owner::Tcp(flow));
-            poll.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
-                .inspect_err(|_| registry.remove(token))?;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let token = registry.register(poll, &mut stream, Owner::Tcp(flow), both)?;
             Ok((stream, token))
         });
         match opened {

@@ -28,9 +28,8 @@ impl UdpSockets {
         mapping: UdpMapping,
     ) {
         let opened = bind().and_then(|mut socket| {
-            let token = registry.insert(Owner::Udp(mapping));
-            poll.register(&mut socket, token, Interest::READABLE)
-                .inspect_err(|_| registry.remove(token))?;
+            let owner = Owner::Udp(mapping);
+            let token = registry.register(poll, &mut socket, owner, Interest::READABLE)?;
             Ok((socket, token))
         });
         match opened {
