@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 
 use crate::context::Context;
 use crate::echo::EchoMappings;
+use crate::nat::Nat;
 use crate::output::{Command, EchoMapping, Output, TcpFlow, UdpMapping};
 use crate::peers::{PeerIndex, PeerReport, PeerSpec, Peers};
 use crate::policy::EgressPolicy;
@@ -26,7 +27,7 @@ use crate::session::{Interface, Session};
 use crate::tcp::{ConnectFailure, TcpFlows};
 use crate::transmit::{Endpoint, Transmit};
 use crate::udp::UdpMappings;
-use crate::{DropCounters, DropReason, Limits};
+use crate::{DropCounters, DropReason, Frame, Limits, RawSettings, Received, Transport};
 
 /// Borrows the parts of the gateway that a flow table needs, beside the table itself.
 macro_rules! context {
@@ -66,10 +67,22 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether peers may reach each other.
     pub peer_to_peer: bool,
-    /// Whether the system lets us send pings.
-    pub echo: bool,
+    /// How packets leave.
+    pub way_out: WayOut,
     /// For sequence numbers and identifications; from the system's random source.
     pub seed: [u8; 32],
+}
+
+/// How packets of peers leave the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WayOut {
+    /// Through the system's sockets: TCP is terminated here. `echo`: the system lets us send pings.
+    Sockets {
+        /// Whether pings can be sent.
+        echo: bool,
+    },
+    /// As packets with another address and port: TCP stays end to end.
+    Raw(RawSettings),
 }
 
 /// Live flows by kind.
@@ -98,6 +111,7 @@ pub struct Gateway<I: Interface> {
     gateway_ipv6: Ipv6Addr,
     peer_to_peer: bool,
     echo_available: bool,
+    nat: Option<Nat>,
     output: Output,
     rng: StdRng,
     flows: usize,
@@ -125,6 +139,10 @@ impl<I: Interface> Gateway<I> {
         let (IpAddr::V4(gateway), IpAddr::V6(gateway_ipv6)) = (ipv4, ipv6) else {
             unreachable!("TunnelNetworks pairs an IPv4 with an IPv6 network");
         };
+        let (echo_available, nat) = match settings.way_out {
+            WayOut::Sockets { echo } => (echo, None),
+            WayOut::Raw(raw) => (false, Some(Nat::new(raw))),
+        };
         Self {
             interface,
             peers: Peers::default(),
@@ -138,7 +156,8 @@ impl<I: Interface> Gateway<I> {
             gateway,
             gateway_ipv6,
             peer_to_peer: settings.peer_to_peer,
-            echo_available: settings.echo,
+            echo_available,
+            nat,
             output: Output::default(),
             rng: StdRng::from_seed(settings.seed),
             flows: 0,
@@ -290,6 +309,21 @@ impl<I: Interface> Gateway<I> {
         self.echo.handle_failed(context!(self, now), mapping);
     }
 
+    /// A packet has arrived from the network for the NAT's address. Packets of no flow are ignored:
+    /// they may belong to the system's own sockets.
+    pub fn handle_frame(&mut self, now: Instant, packet: &mut [u8], received: Received) {
+        if let Some(nat) = &mut self.nat {
+            nat.handle_frame(context!(self, now), packet, received);
+        }
+    }
+
+    /// A port could not be held.
+    pub fn handle_port_refused(&mut self, now: Instant, transport: Transport, port: u16) {
+        if let Some(nat) = &mut self.nat {
+            nat.handle_port_refused(context!(self, now), transport, port);
+        }
+    }
+
     /// The system refused to send a datagram.
     pub fn count_send_failure(&mut self) {
         self.output.drop(DropReason::SendFailed);
@@ -356,6 +390,12 @@ impl<I: Interface> Gateway<I> {
     /// The next datagrams to send. The ones before are given back with this call.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
         self.output.transmits.pop()
+    }
+
+    /// The next packet for the network, after the commands that open its port. The one before is
+    /// given back with this call.
+    pub fn poll_frame(&mut self) -> Option<Frame<'_>> {
+        self.nat.as_mut()?.poll_frame()
     }
 
     /// The next thing to do.

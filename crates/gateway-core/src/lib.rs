@@ -11,6 +11,7 @@ mod echo;
 mod gateway;
 mod limits;
 mod mappings;
+mod nat;
 mod output;
 mod packet;
 mod peers;
@@ -24,8 +25,9 @@ mod udp;
 
 pub use boring::{BoringInterface, BoringSession};
 pub use drop_reason::{DropCounters, DropReason};
-pub use gateway::{FlowCounts, Gateway, Settings};
+pub use gateway::{FlowCounts, Gateway, Settings, WayOut};
 pub use limits::Limits;
+pub use nat::{Frame, Offload, RawSettings, Received, Transport};
 pub use output::{Command, EchoMapping, TcpFlow, UdpMapping};
 pub use peers::{PeerReport, PeerSpec};
 pub use policy::{EgressPolicy, NeverAllowed, Refusal};

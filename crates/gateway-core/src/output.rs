@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use slotmap::new_key_type;
 
+use crate::nat::Transport;
 use crate::packet::fragments;
 use crate::peers::Peer;
 use crate::session::{Sealed, Session};
@@ -92,6 +93,21 @@ pub enum Command<'a> {
     EchoClose {
         /// Whose.
         mapping: EchoMapping,
+    },
+    /// Hold a port of the outside address, silently, so that the system neither gives it to
+    /// another socket nor answers what arrives there. Frames that use it follow.
+    PortOpen {
+        /// Of which transport.
+        transport: Transport,
+        /// Which.
+        port: u16,
+    },
+    /// Give a port back.
+    PortClose {
+        /// Of which transport.
+        transport: Transport,
+        /// Which.
+        port: u16,
     },
 }
 

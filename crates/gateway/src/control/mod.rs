@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use popup_gateway_core::{BoringInterface, Gateway, Limits, PeerSpec, Settings as CoreSettings};
+use popup_gateway_core::{
+    BoringInterface, Gateway, Limits, PeerSpec, Settings as CoreSettings, WayOut,
+};
 use popup_model::{PrivateKey, ServerConfig};
 use rand::TryRngCore as _;
 use tokio::time::{interval, sleep, timeout};
@@ -136,7 +138,9 @@ impl Control {
                 policy,
                 limits: Limits::for_descriptors(descriptors),
                 peer_to_peer: self.settings.peer_to_peer,
-                echo: io::echo_available(),
+                way_out: WayOut::Sockets {
+                    echo: io::echo_available(),
+                },
                 seed,
             },
         );

@@ -306,6 +306,7 @@ impl PacketLoop {
                 }
             }
             Command::EchoClose { mapping } => self.echo.close(poll, registry, mapping),
+            Command::PortOpen { .. } | Command::PortClose { .. } => {}
         }
         true
     }

@@ -98,7 +98,7 @@ impl World {
             policy,
             limits: Limits::for_descriptors(1024),
             peer_to_peer: false,
-            echo: true,
+            way_out: popup_gateway_core::WayOut::Sockets { echo: true },
             seed: [7; 32],
         };
         change(&mut settings);

@@ -1,0 +1,60 @@
+//! Packets between the NAT and the network, singly or many in one.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+/// Which transport a port is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What the `raw` way out is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawSettings {
+    /// The outside address: what packets leave with.
+    pub address: Ipv4Addr,
+    /// The outside interface's MTU, in bytes.
+    pub mtu: u16,
+    /// The ports that belong to the NAT, apart from those that the system gives to other sockets.
+    pub ports: RangeInclusive<u16>,
+    /// Most ports of each transport that may be held at once: each is a descriptor.
+    pub held_ports: usize,
+}
+
+/// An IPv4 packet for the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The packet, from its IP header.
+    pub packet: &'a [u8],
+    /// What is left to whoever sends it; nothing when `None`.
+    pub offload: Option<Offload>,
+}
+
+/// A packet that stands for several of one TCP connection, and whose checksum is not finished.
+/// Offsets count from the IP header, as `struct virtio_net_hdr` has them from the frame's start
+/// (virtio 1.2, section 5.1.6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offload {
+    /// Payload bytes of each of the packets.
+    pub segment_size: u16,
+    /// Bytes of IP and TCP header, which every packet repeats.
+    pub header_len: u16,
+    /// Where the checksum begins: the TCP header.
+    pub checksum_start: u16,
+    /// Where, from there, it is written.
+    pub checksum_offset: u16,
+}
+
+/// What the network said of a packet, besides its bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Received {
+    /// The transport's checksum field holds the sum of the pseudo-header only
+    /// (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+    pub partial_checksum: bool,
+    /// The packet stands for several, each with this many payload bytes (GRO).
+    pub segment_size: Option<u16>,
+}
