@@ -6,7 +6,7 @@ use rand::RngCore as _;
 use rand::rngs::StdRng;
 
 use crate::output::Output;
-use crate::packet::{Parsed, Unreachable, reset_for, time_exceeded, unreachable};
+use crate::packet::{Parsed, Unreachable, reset_for, time_exceeded, too_big, unreachable};
 use crate::peers::{PeerIndex, Peers};
 use crate::session::Session;
 use crate::{DropReason, Limits};
@@ -74,6 +74,14 @@ impl<S: Session> Context<'_, S> {
         let gateway = self.gateway;
         self.answer(peer, |buffer| {
             unreachable(buffer, gateway, original, why).is_some()
+        });
+    }
+
+    /// Tells a peer that its packet is longer than `mtu` and must not be cut.
+    pub(crate) fn answer_too_big(&mut self, peer: PeerIndex, original: &Parsed<'_>, mtu: u16) {
+        let gateway = self.gateway;
+        self.answer(peer, |buffer| {
+            too_big(buffer, gateway, original, mtu).is_some()
         });
     }
 

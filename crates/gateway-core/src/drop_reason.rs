@@ -71,6 +71,12 @@ drop_reasons! {
     MemoryLimit => "memory_limit",
     /// A TCP segment of no known flow.
     UnknownFlow => "unknown_flow",
+    /// From outside, for nothing that a peer has asked for.
+    Unsolicited => "unsolicited",
+    /// No port is left from which this remote could be spoken to.
+    PortsExhausted => "ports_exhausted",
+    /// Longer than the next hop's MTU, and not to be cut.
+    PacketTooBig => "packet_too_big",
     /// The system does not let us send pings.
     EchoUnavailable => "echo_unavailable",
     /// Nobody listens on this port of the gateway's tunnel address.

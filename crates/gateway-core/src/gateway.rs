@@ -178,6 +178,9 @@ impl<I: Interface> Gateway<I> {
             self.tcp.remove_peer(cx, index);
             self.udp.remove_peer(cx, index);
             self.echo.remove_peer(cx, index);
+            if let Some(nat) = &mut self.nat {
+                nat.remove_peer(cx, index);
+            }
             self.peers.remove(index);
         }
         for spec in wanted {
@@ -215,10 +218,13 @@ impl<I: Interface> Gateway<I> {
 
     /// How many flows are alive.
     pub fn flow_counts(&self) -> FlowCounts {
-        FlowCounts {
-            tcp: self.tcp.len(),
-            udp: self.udp.len(),
-            icmp: self.echo.len(),
+        match &self.nat {
+            Some(nat) => nat.counts(),
+            None => FlowCounts {
+                tcp: self.tcp.len(),
+                udp: self.udp.len(),
+                icmp: self.echo.len(),
+            },
         }
     }
 
@@ -336,6 +342,9 @@ impl<I: Interface> Gateway<I> {
         self.tcp.handle_timeout(context!(self, now));
         self.udp.handle_timeout(context!(self, now));
         self.echo.handle_timeout(context!(self, now));
+        if let Some(nat) = &mut self.nat {
+            nat.handle_timeout(context!(self, now));
+        }
         if self.next_tick.is_some_and(|at| at <= now) {
             self.tick_sessions(now);
         }
@@ -374,6 +383,7 @@ impl<I: Interface> Gateway<I> {
             self.tcp.next_timeout(),
             self.udp.next_timeout(),
             self.echo.next_timeout(),
+            self.nat.as_ref().and_then(Nat::next_timeout),
         ]
         .into_iter()
         .flatten()
@@ -385,6 +395,9 @@ impl<I: Interface> Gateway<I> {
     /// Finishes a batch of inputs: acknowledgements, data and commands that it made due.
     pub fn flush(&mut self, now: Instant) {
         self.tcp.flush(context!(self, now));
+        if let Some(nat) = &mut self.nat {
+            nat.flush(context!(self, now));
+        }
     }
 
     /// The next datagrams to send. The ones before are given back with this call.

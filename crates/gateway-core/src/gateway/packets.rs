@@ -165,12 +165,13 @@ impl<I: Interface> Gateway<I> {
             cx.answer_time_exceeded(index, &packet);
             return Err(DropReason::TtlExceeded);
         }
-        match packet.fragment {
-            None => self.handle_whole_packet(now, index, &packet),
-            Some(fragment) => match self.reassembly.handle(now, &packet, fragment)? {
-                Some(whole) => self.handle_whole_packet(now, index, &Parsed::new(&whole)?),
-                None => Ok(()),
-            },
+        let Some(fragment) = packet.fragment else {
+            let len = packet.bytes.len();
+            return self.handle_whole_packet(now, index, &mut bytes[..len]);
+        };
+        match self.reassembly.handle(now, &packet, fragment)? {
+            Some(mut whole) => self.handle_whole_packet(now, index, &mut whole),
+            None => Ok(()),
         }
     }
 
@@ -178,9 +179,13 @@ impl<I: Interface> Gateway<I> {
         &mut self,
         now: Instant,
         index: PeerIndex,
-        packet: &Parsed<'_>,
+        bytes: &mut [u8],
     ) -> Result<(), DropReason> {
         let cx = context!(self, now);
+        if let Some(nat) = &mut self.nat {
+            return nat.handle_packet(cx, index, bytes);
+        }
+        let packet = &Parsed::new(bytes)?;
         match packet.protocol {
             IpProtocol::Tcp => self.tcp.handle_segment(cx, index, packet),
             IpProtocol::Udp => self.udp.handle_datagram(cx, index, packet),

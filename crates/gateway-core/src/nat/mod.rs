@@ -1,40 +1,208 @@
 //! The `raw` way out: packets leave with the gateway's address and a port of its own.
+//!
+//! # Theory of operation
+//!
+//! The first packet of a peer's connection binds its inside address and port to a port outside,
+//! which the shell holds so that the system neither uses it nor answers on it. From then on packets
+//! of that connection are translated and pass; their ends stay where they are, so TCP's own
+//! congestion control, window and loss recovery work from end to end. What arrives for no binding
+//! is ignored.
+//!
+//! Segments of a connection leave many in one packet where they follow each other ([`frames`]), and
+//! what arrives many in one is cut for the tunnel ([`cut`]).
 
+mod bindings;
+mod cut;
 mod frame;
+mod frames;
+mod icmp;
+mod inbound;
+mod outbound;
+mod ports;
+mod rewrite;
+mod tracking;
+
+use std::net::SocketAddrV4;
+use std::time::Instant;
 
 pub use frame::{Frame, Offload, RawSettings, Received, Transport};
 
+use crate::DropReason;
 use crate::context::Context;
+use crate::gateway::FlowCounts;
+use crate::peers::PeerIndex;
+use crate::reassembly::Reassembly;
 use crate::session::Session;
+use bindings::{BindingId, Bindings, End, Protocol};
+use frames::FrameQueue;
+use ports::Ports;
+use rewrite::Layout;
+use tracking::{Connection, TcpFlags, Tracking};
 
 /// The NAT.
 #[derive(Debug)]
 pub(crate) struct Nat {
     settings: RawSettings,
+    bindings: Bindings,
+    ports: Ports,
+    frames: FrameQueue,
+    /// Fragments from outside.
+    reassembly: Reassembly,
+    scratch: Vec<u8>,
 }
 
 impl Nat {
     pub(crate) fn new(settings: RawSettings) -> Self {
-        Self { settings }
+        Self {
+            ports: Ports::new(&settings),
+            settings,
+            bindings: Bindings::default(),
+            frames: FrameQueue::default(),
+            reassembly: Reassembly::default(),
+            scratch: Vec::new(),
+        }
     }
 
-    pub(crate) fn handle_frame<S: Session>(
-        &mut self,
-        _cx: &mut Context<'_, S>,
-        _packet: &mut [u8],
-        _received: Received,
-    ) {
+    /// How many bindings are alive.
+    pub(crate) fn counts(&self) -> FlowCounts {
+        self.bindings.counts()
     }
 
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.bindings.next_timeout()
+    }
+
+    /// Ends what is over.
+    pub(crate) fn handle_timeout<S: Session>(&mut self, cx: &mut Context<'_, S>) {
+        while let Some(id) = self.bindings.expired(cx.now) {
+            self.remove(cx, id);
+        }
+    }
+
+    /// Keeps what is over within its bounds.
+    pub(crate) fn flush<S: Session>(&mut self, cx: &mut Context<'_, S>) {
+        while let Some(id) = self.bindings.surplus() {
+            self.remove(cx, id);
+        }
+    }
+
+    /// Ends every binding of a peer.
+    pub(crate) fn remove_peer<S: Session>(&mut self, cx: &mut Context<'_, S>, peer: PeerIndex) {
+        for id in self.bindings.select(|binding| binding.peer == peer) {
+            self.remove(cx, id);
+        }
+    }
+
+    /// A port cannot be had: what is bound to it ends, and tries again with another.
     pub(crate) fn handle_port_refused<S: Session>(
         &mut self,
-        _cx: &mut Context<'_, S>,
-        _transport: Transport,
-        _port: u16,
+        cx: &mut Context<'_, S>,
+        transport: Transport,
+        port: u16,
     ) {
+        cx.output.drop(DropReason::SendFailed);
+        let protocol = match transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+        };
+        let of_port =
+            |binding: &bindings::Binding| (binding.protocol, binding.port) == (protocol, port);
+        for id in self.bindings.select(of_port) {
+            self.remove(cx, id);
+        }
+        self.ports.refuse(transport, port);
     }
 
+    /// The next packet for the network.
     pub(crate) fn poll_frame(&mut self) -> Option<Frame<'_>> {
-        None
+        self.frames.pop()
+    }
+
+    fn remove<S: Session>(&mut self, cx: &mut Context<'_, S>, id: BindingId) {
+        let Some((binding, counted)) = self.bindings.remove(id) else {
+            return;
+        };
+        if counted {
+            cx.release_flow(binding.peer);
+        }
+        if binding.protocol == Protocol::Udp {
+            self.ports
+                .release_udp(&mut cx.output.commands, binding.port);
+        }
+    }
+
+    /// Takes note of a packet of a binding.
+    fn note<S: Session>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        id: BindingId,
+        from: End,
+        flags: Option<TcpFlags>,
+    ) {
+        if let Some(peer) = self.bindings.note(cx.now, id, from, flags) {
+            cx.release_flow(peer);
+        }
+    }
+
+    /// The binding of a packet from inside, made now if it may open one.
+    fn bind<S: Session>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        peer: PeerIndex,
+        protocol: Protocol,
+        inside: SocketAddrV4,
+        remote: SocketAddrV4,
+        flags: Option<TcpFlags>,
+    ) -> Result<BindingId, DropReason> {
+        let opens = flags.is_none_or(TcpFlags::opens);
+        let tracking = match protocol {
+            Protocol::Tcp => Tracking::Tcp(Connection::default()),
+            Protocol::Udp => Tracking::udp(remote.port()),
+            Protocol::Echo => Tracking::Echo,
+        };
+        if let Some(id) = self.bindings.of_inside(protocol, inside, remote) {
+            if opens && self.bindings.is_over(id) {
+                cx.claim_flow(peer)?;
+                self.bindings.revive(id);
+            }
+            if protocol == Protocol::Udp {
+                self.bindings.track(id, tracking);
+            }
+            return Ok(id);
+        }
+        if !opens {
+            return Err(DropReason::UnknownFlow);
+        }
+        cx.claim_flow(peer)?;
+        let Some(port) = self.free_port(cx, protocol, remote) else {
+            cx.release_flow(peer);
+            return Err(DropReason::PortsExhausted);
+        };
+        Ok(self
+            .bindings
+            .insert(cx.now, peer, protocol, inside, port, remote, tracking))
+    }
+
+    fn free_port<S: Session>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        protocol: Protocol,
+        remote: SocketAddrV4,
+    ) -> Option<u16> {
+        let bindings = &self.bindings;
+        let taken = |port: u16| bindings.of_outside(protocol, port, remote).is_some();
+        let commands = &mut cx.output.commands;
+        match protocol {
+            Protocol::Tcp => self.ports.for_connection(cx.rng, commands, taken),
+            Protocol::Udp => self.ports.for_udp(cx.rng, commands),
+            Protocol::Echo => {
+                let tries = std::iter::repeat_with(|| cx.random() as u16);
+                tries.take(64).find(|ident| !taken(*ident))
+            }
+        }
+    }
+
+    fn outside(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.settings.address, port)
     }
 }

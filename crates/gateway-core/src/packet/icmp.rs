@@ -94,7 +94,23 @@ pub(crate) fn unreachable<'a>(
         original,
         Icmpv4Message::DstUnreachable,
         code.into(),
+        0,
     )
+}
+
+/// Makes a "fragmentation needed" that names the MTU of the next hop, in bytes (RFC 1191,
+/// section 4), unless `original` is one that must not be answered.
+pub(crate) fn too_big<'a>(
+    buffer: &'a mut Vec<u8>,
+    source: Ipv4Addr,
+    original: &Parsed<'_>,
+    mtu: u16,
+) -> Option<&'a [u8]> {
+    let (message, code) = (
+        Icmpv4Message::DstUnreachable,
+        Icmpv4DstUnreachable::FragRequired,
+    );
+    error(buffer, source, original, message, code.into(), mtu)
 }
 
 /// Makes a time exceeded message, unless `original` is one that must not be answered.
@@ -109,6 +125,7 @@ pub(crate) fn time_exceeded<'a>(
         original,
         Icmpv4Message::TimeExceeded,
         Icmpv4TimeExceeded::TtlExpired.into(),
+        0,
     )
 }
 
@@ -118,6 +135,7 @@ fn error<'a>(
     original: &Parsed<'_>,
     message: Icmpv4Message,
     code: u8,
+    mtu: u16,
 ) -> Option<&'a [u8]> {
     if !may_be_answered(original) {
         return None;
@@ -129,6 +147,7 @@ fn error<'a>(
     buffer.clear();
     buffer.resize(IPV4_HEADER + ICMP_HEADER, 0);
     buffer.extend_from_slice(&original.bytes[..quoted]);
+    buffer[IPV4_HEADER + 6..IPV4_HEADER + 8].copy_from_slice(&mtu.to_be_bytes());
     let mut icmp = Icmpv4Packet::new_unchecked(&mut buffer[IPV4_HEADER..]);
     icmp.set_msg_type(message);
     icmp.set_msg_code(code);

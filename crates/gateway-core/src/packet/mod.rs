@@ -3,13 +3,15 @@
 //! Invariant: a [`Parsed`] has headers that lie inside the packet. Nothing here panics or
 //! allocates on account of what a peer sends.
 
+mod checksum;
 mod icmp;
 mod icmpv6;
 mod ipv4;
 mod segment;
 
+pub(crate) use checksum::Sum;
 pub(crate) use icmp::{
-    EchoRequest, Unreachable, echo_reply, echo_request, time_exceeded, unreachable,
+    EchoRequest, Unreachable, echo_reply, echo_request, time_exceeded, too_big, unreachable,
 };
 pub(crate) use icmpv6::no_route;
 pub(crate) use ipv4::{

@@ -365,7 +365,9 @@ fn pings_go_out_by_identifier_and_come_back() {
 
 #[test]
 fn without_ping_sockets_a_ping_is_answered_as_unreachable() {
-    let mut world = World::with(1, |settings| settings.echo = false);
+    let mut world = World::with(1, |settings| {
+        settings.way_out = popup_gateway_core::WayOut::Sockets { echo: false }
+    });
     world.inject(0, &ping(client(0), SERVER, 11, b"abc"));
     assert_eq!(icmp_kind(&heard_or(&mut world, 0)), (3, 2));
     assert_eq!(world.drops(DropReason::EchoUnavailable), 1);

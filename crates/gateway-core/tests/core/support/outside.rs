@@ -147,6 +147,9 @@ impl Outside {
                 Follow::Nothing
             }
             Some(Command::EchoOpen { .. } | Command::EchoClose { .. }) => Follow::Nothing,
+            Some(command @ (Command::PortOpen { .. } | Command::PortClose { .. })) => {
+                panic!("{command:?} belongs to the raw way out")
+            }
         };
         match follow {
             Follow::Nothing => {}
