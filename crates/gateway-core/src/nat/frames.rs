@@ -138,9 +138,10 @@ impl FrameQueue {
         let Some(open) = self.queue[index].open else {
             return false;
         };
-        let first = match &self.queue[index].place {
-            Place::Single(range) => &self.singles[range.clone()],
-            Place::Large(buffer) => &buffer[..],
+        // Of a large packet all checksums were right when it grew.
+        let (first, is_large) = match &self.queue[index].place {
+            Place::Single(range) => (&self.singles[range.clone()], false),
+            Place::Large(buffer) => (&buffer[..], true),
         };
         let fits = !open.closed
             && new.segment_size <= open.segment_size
@@ -148,7 +149,8 @@ impl FrameQueue {
             && open.next_sequence == sequence(packet, layout.ip_header)
             && open.headers == new.headers
             && same_headers(first, packet, layout)
-            && checksum_is_right(packet, layout);
+            && checksum_is_right(packet, IPV4_HEADER)
+            && (is_large || checksum_is_right(first, IPV4_HEADER));
         if !fits || !self.enlarge(index) {
             return false;
         }

@@ -6,6 +6,7 @@
     reason = "a test helper that fails shall fail loudly"
 )]
 
+mod raw;
 mod routing;
 mod steady_state;
 mod support;

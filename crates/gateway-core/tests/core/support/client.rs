@@ -97,6 +97,14 @@ impl Client {
         handle
     }
 
+    /// Waits for a connection.
+    pub(crate) fn listen(&mut self, port: u16) -> SocketHandle {
+        let buffer = || SocketBuffer::new(vec![0; 256 * 1024]);
+        let mut socket = Socket::new(buffer(), buffer());
+        socket.listen(port).unwrap();
+        self.sockets.add(socket)
+    }
+
     pub(crate) fn tcp(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
         self.sockets.get_mut(handle)
     }

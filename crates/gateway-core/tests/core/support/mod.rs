@@ -7,6 +7,7 @@ mod outside;
 mod plain;
 mod world;
 
+pub(crate) use client::Client;
 pub(crate) use outside::Answer;
 pub(crate) use plain::message;
-pub(crate) use world::{Link, World, peer_spec};
+pub(crate) use world::{Link, SentFrame, World, peer_spec};

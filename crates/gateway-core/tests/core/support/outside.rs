@@ -1,9 +1,11 @@
 //! The internet, as the core's commands find it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use popup_gateway_core::{Command, ConnectFailure, EchoMapping, Gateway, TcpFlow, UdpMapping};
+use popup_gateway_core::{
+    Command, ConnectFailure, EchoMapping, Gateway, TcpFlow, Transport, UdpMapping,
+};
 
 use super::counting::during;
 use super::plain::Plain;
@@ -48,6 +50,8 @@ pub(crate) struct Outside {
     pub(crate) mappings_opened: Vec<UdpMapping>,
     pub(crate) mappings_closed: Vec<UdpMapping>,
     pub(crate) pings: Vec<(EchoMapping, Ipv4Addr, u16, Vec<u8>)>,
+    /// Ports held for the raw way out.
+    pub(crate) ports: HashSet<(Transport, u16)>,
 }
 
 impl Default for Outside {
@@ -62,6 +66,7 @@ impl Default for Outside {
             datagrams: Vec::new(),
             mappings_opened: Vec::new(),
             mappings_closed: Vec::new(),
+            ports: HashSet::new(),
             pings: Vec::new(),
         }
     }
@@ -147,8 +152,13 @@ impl Outside {
                 Follow::Nothing
             }
             Some(Command::EchoOpen { .. } | Command::EchoClose { .. }) => Follow::Nothing,
-            Some(command @ (Command::PortOpen { .. } | Command::PortClose { .. })) => {
-                panic!("{command:?} belongs to the raw way out")
+            Some(Command::PortOpen { transport, port }) => {
+                assert!(self.ports.insert((transport, port)), "a port opened twice");
+                Follow::Nothing
+            }
+            Some(Command::PortClose { transport, port }) => {
+                assert!(self.ports.remove(&(transport, port)), "a port closed twice");
+                Follow::Nothing
             }
         };
         match follow {

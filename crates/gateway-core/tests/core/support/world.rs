@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use popup_gateway_core::session::OVERHEAD;
-use popup_gateway_core::{EgressPolicy, Endpoint, Gateway, Limits, PeerSpec, Settings, UdpMapping};
+use popup_gateway_core::{
+    EgressPolicy, Endpoint, Gateway, Limits, Offload, PeerSpec, Received, Settings, UdpMapping,
+};
 use popup_model::{PublicKey, TunnelNetworks};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -40,6 +42,13 @@ enum Arrival {
     AtClient { client: usize, datagram: Vec<u8> },
 }
 
+/// A packet for the network, as it was handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SentFrame {
+    pub(crate) packet: Vec<u8>,
+    pub(crate) offload: Option<Offload>,
+}
+
 pub(crate) struct World {
     pub(crate) start: Instant,
     pub(crate) now: Instant,
@@ -54,6 +63,8 @@ pub(crate) struct World {
     pub(crate) posted_to_clients: u64,
     /// Clients move the window with every segment they send, as Linux does.
     pub(crate) windows_move: bool,
+    /// Packets for the network, since this was last cleared.
+    pub(crate) frames: Vec<SentFrame>,
     rng: StdRng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
     count: u64,
@@ -116,6 +127,7 @@ impl World {
             lost_to_clients: Vec::new(),
             posted_to_clients: 0,
             windows_move: false,
+            frames: Vec::new(),
             rng: StdRng::seed_from_u64(1),
             arrivals: BTreeMap::new(),
             count: 0,
@@ -263,10 +275,36 @@ impl World {
                     self.post(Arrival::AtClient { client, datagram });
                 }
             }
+            while let Some(frame) = during(|| self.gateway.poll_frame()) {
+                idle = false;
+                self.frames.push(SentFrame {
+                    packet: frame.packet.to_vec(),
+                    offload: frame.offload,
+                });
+            }
             if idle {
                 return;
             }
         }
+    }
+
+    /// A packet arrives from the network.
+    pub(crate) fn network(&mut self, packet: &[u8], received: Received) {
+        let mut packet = packet.to_vec();
+        during(|| self.gateway.handle_frame(self.now, &mut packet, received));
+        self.drain();
+    }
+
+    /// Hands packets of a client to the gateway at once, in one batch.
+    pub(crate) fn inject_batch(&mut self, client: usize, packets: &[Vec<u8>]) {
+        for packet in packets {
+            let datagram = message(client as u32, packet);
+            during(|| {
+                self.gateway
+                    .handle_datagram(self.now, endpoint(client), &datagram)
+            });
+        }
+        self.drain();
     }
 
     fn post(&mut self, arrival: Arrival) {
