@@ -1,13 +1,15 @@
-//! Counts what the core allocates, and nothing else: only inside [`during`].
+//! Counts what the core allocates and how long it takes, and nothing else: only inside [`during`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 struct Counting;
 
 thread_local! {
     static COUNTS: Cell<bool> = const { Cell::new(false) };
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 #[global_allocator]
@@ -32,10 +34,17 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Runs `work`, and counts what it allocates.
 pub(crate) fn during<T>(work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
     COUNTS.set(true);
     let result = work();
     COUNTS.set(false);
+    SPENT.set(SPENT.get() + begun.elapsed());
     result
+}
+
+/// How long the core has worked on this thread.
+pub(crate) fn spent() -> Duration {
+    SPENT.get()
 }
 
 /// What has been counted on this thread.

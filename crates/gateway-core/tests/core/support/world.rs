@@ -307,6 +307,11 @@ impl World {
         self.drain();
     }
 
+    /// What is on the link never arrives.
+    pub(crate) fn forget_what_is_under_way(&mut self) {
+        self.arrivals.clear();
+    }
+
     fn post(&mut self, arrival: Arrival) {
         if matches!(arrival, Arrival::AtClient { .. }) {
             self.posted_to_clients += 1;
