@@ -27,7 +27,7 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 use support::World;
-use support::counting::spent;
+use support::counting::SPENT;
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const INSIDE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 8, 0, 2), 40_000);
@@ -89,11 +89,11 @@ fn segment(from: SocketAddrV4, to: SocketAddrV4, syn: bool, at: u32, data: &[u8]
 /// Time in the core for `packets` packets, in whole rounds of [`BATCH`].
 fn timed(packets: u64, mut round: impl FnMut(u32)) -> Duration {
     let rounds = packets.div_ceil(BATCH as u64);
-    let before = spent();
+    let before = SPENT.get();
     for n in 0..rounds {
         round(n as u32);
     }
-    (spent() - before).mul_f64(packets as f64 / (rounds * BATCH as u64) as f64)
+    (SPENT.get() - before).mul_f64(packets as f64 / (rounds * BATCH as u64) as f64)
 }
 
 fn raw(c: &mut Criterion) {
@@ -129,7 +129,7 @@ fn raw(c: &mut Criterion) {
                 let first = round * (BATCH * SEGMENT) as u32 + 1;
                 world.network(&segment(REMOTE, outside, false, first, &data), received);
                 world.sent_to_ports.clear();
-                world.forget_what_is_under_way();
+                world.arrivals.clear();
             })
         });
     });
@@ -143,7 +143,7 @@ fn socket(c: &mut Criterion) {
         bencher.iter_custom(|packets| {
             let total = packets as usize * SEGMENT;
             let (mut world, handle) = connected(Vec::new());
-            let before = spent();
+            let before = SPENT.get();
             let data = vec![7; 65_536];
             let mut sent = 0;
             let done = world.run_until(Duration::from_secs(3600), |world| {
@@ -155,13 +155,13 @@ fn socket(c: &mut Criterion) {
                 sent == total && socket.send_queue() == 0
             });
             assert!(done);
-            spent() - before
+            SPENT.get() - before
         });
     });
     group.bench_function("down", |bencher| {
         bencher.iter_custom(|packets| {
             let total = packets as usize * SEGMENT;
-            let before = spent();
+            let before = SPENT.get();
             let (mut world, handle) = connected(vec![7; total]);
             let mut got = 0;
             let done = world.run_until(Duration::from_secs(3600), |world| {
@@ -172,7 +172,7 @@ fn socket(c: &mut Criterion) {
                 got == total
             });
             assert!(done);
-            spent() - before
+            SPENT.get() - before
         });
     });
     group.finish();

@@ -41,6 +41,16 @@ pub(crate) enum Protocol {
     Echo,
 }
 
+/// What a binding is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewBinding {
+    pub(crate) protocol: Protocol,
+    pub(crate) inside: SocketAddrV4,
+    pub(crate) port: u16,
+    pub(crate) remote: SocketAddrV4,
+    pub(crate) tracking: Tracking,
+}
+
 /// A binding.
 #[derive(Debug)]
 pub(crate) struct Binding {
@@ -113,16 +123,14 @@ impl Bindings {
     }
 
     /// Makes a binding.
-    pub(crate) fn insert(
-        &mut self,
-        now: Instant,
-        peer: PeerIndex,
-        protocol: Protocol,
-        inside: SocketAddrV4,
-        port: u16,
-        remote: SocketAddrV4,
-        tracking: Tracking,
-    ) -> BindingId {
+    pub(crate) fn insert(&mut self, now: Instant, peer: PeerIndex, new: NewBinding) -> BindingId {
+        let NewBinding {
+            protocol,
+            inside,
+            port,
+            remote,
+            tracking,
+        } = new;
         let remote = remote_of(protocol, remote);
         let id = self.bindings.insert(Binding {
             peer,

@@ -33,7 +33,7 @@ use crate::gateway::FlowCounts;
 use crate::peers::PeerIndex;
 use crate::reassembly::Reassembly;
 use crate::session::Session;
-use bindings::{BindingId, Bindings, End, Protocol};
+use bindings::{BindingId, Bindings, End, NewBinding, Protocol};
 use frames::FrameQueue;
 use ports::Ports;
 use rewrite::Layout;
@@ -178,9 +178,14 @@ impl Nat {
             cx.release_flow(peer);
             return Err(DropReason::PortsExhausted);
         };
-        Ok(self
-            .bindings
-            .insert(cx.now, peer, protocol, inside, port, remote, tracking))
+        let new = NewBinding {
+            protocol,
+            inside,
+            port,
+            remote,
+            tracking,
+        };
+        Ok(self.bindings.insert(cx.now, peer, new))
     }
 
     fn free_port<S: Session>(

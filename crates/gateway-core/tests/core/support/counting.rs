@@ -9,7 +9,8 @@ struct Counting;
 thread_local! {
     static COUNTS: Cell<bool> = const { Cell::new(false) };
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// How long the core has worked on this thread.
+    pub(crate) static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 #[global_allocator]
@@ -40,11 +41,6 @@ pub(crate) fn during<T>(work: impl FnOnce() -> T) -> T {
     COUNTS.set(false);
     SPENT.set(SPENT.get() + begun.elapsed());
     result
-}
-
-/// How long the core has worked on this thread.
-pub(crate) fn spent() -> Duration {
-    SPENT.get()
 }
 
 /// What has been counted on this thread.

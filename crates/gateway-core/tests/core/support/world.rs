@@ -37,7 +37,7 @@ impl Default for Link {
     }
 }
 
-enum Arrival {
+pub(crate) enum Arrival {
     AtGateway { client: usize, datagram: Vec<u8> },
     AtClient { client: usize, datagram: Vec<u8> },
 }
@@ -66,7 +66,7 @@ pub(crate) struct World {
     /// Packets for the network, since this was last cleared.
     pub(crate) frames: Vec<SentFrame>,
     rng: StdRng,
-    arrivals: BTreeMap<(Instant, u64), Arrival>,
+    pub(crate) arrivals: BTreeMap<(Instant, u64), Arrival>,
     count: u64,
 }
 
@@ -305,11 +305,6 @@ impl World {
             });
         }
         self.drain();
-    }
-
-    /// What is on the link never arrives.
-    pub(crate) fn forget_what_is_under_way(&mut self) {
-        self.arrivals.clear();
     }
 
     fn post(&mut self, arrival: Arrival) {
