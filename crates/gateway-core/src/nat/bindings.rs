@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use slotmap::{SlotMap, new_key_type};
 
-use super::tracking::{TcpFlags, Tracking};
+use super::tracking::Tracking;
 use crate::gateway::FlowCounts;
+use crate::packet::{Protocol, TcpFlags};
 use crate::peers::PeerIndex;
 use crate::timers::{Armed, Timers};
 
@@ -30,15 +31,6 @@ pub(crate) const ANY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)
 pub(crate) enum End {
     Inside,
     Outside,
-}
-
-/// What is bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Protocol {
-    Tcp,
-    Udp,
-    /// Ping; its identifier stands where others have a port.
-    Echo,
 }
 
 /// What a binding is made of.

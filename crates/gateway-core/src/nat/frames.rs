@@ -12,11 +12,10 @@ use smoltcp::wire::IpProtocol;
 
 use super::bindings::BindingId;
 use super::frame::{Frame, Offload};
-use super::rewrite::{
-    Layout, Side, TCP_HEADER, checksum_is_right, replace_end, set_word, take_hop, word,
+use super::rewrite::{Side, replace_end, take_hop};
+use crate::packet::{
+    IPV4_HEADER, Layout, Sum, TCP_HEADER, TcpFlags, checksum_is_right, set_word, word,
 };
-use super::tracking::TcpFlags;
-use crate::packet::{IPV4_HEADER, Sum};
 
 /// Longest IPv4 packet.
 const MAX_PACKET: usize = 65_535;

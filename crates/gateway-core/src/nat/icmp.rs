@@ -4,9 +4,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
-use super::bindings::Protocol;
-use super::rewrite::{Side, checksum_offset, replace_address, set_word, word};
-use crate::packet::{ICMP_HEADER, IPV4_HEADER, Sum};
+use super::rewrite::{Side, replace_address};
+use crate::packet::{ICMP_HEADER, IPV4_HEADER, Protocol, Sum, checksum_offset, set_word, word};
 
 /// Bytes of transport header that every error quotes (RFC 792).
 const QUOTED: usize = 8;

@@ -2,16 +2,13 @@
 
 use smoltcp::wire::IpProtocol;
 
-use super::bindings::{BindingId, End, Protocol};
-use super::cut::cut;
+use super::bindings::{BindingId, End};
 use super::icmp::{Message, Quote, ping_end, read, replace_ident, replace_quoted_end};
-use super::rewrite::{
-    Side, clamp_segment_size, finish_checksum, replace_address, replace_end, take_hop,
-};
-use super::{Layout, Nat, Received, TcpFlags};
+use super::rewrite::{Side, clamp_segment_size, replace_address, replace_end, take_hop};
+use super::{Nat, Received};
 use crate::DropReason;
 use crate::context::Context;
-use crate::packet::{Parsed, too_big};
+use crate::packet::{Layout, Parsed, Protocol, TcpFlags, cut, finish_checksum, too_big};
 use crate::session::Session;
 
 impl Nat {

@@ -9,10 +9,9 @@
 //! is ignored.
 //!
 //! Segments of a connection leave many in one packet where they follow each other ([`frames`]), and
-//! what arrives many in one is cut for the tunnel ([`cut`]).
+//! what arrives many in one is cut for the tunnel ([`crate::packet::cut`]).
 
 mod bindings;
-mod cut;
 mod frame;
 mod frames;
 mod icmp;
@@ -30,14 +29,14 @@ pub use frame::{Frame, Offload, RawSettings, Received, Transport};
 use crate::DropReason;
 use crate::context::Context;
 use crate::gateway::FlowCounts;
+use crate::packet::{Protocol, TcpFlags};
 use crate::peers::PeerIndex;
 use crate::reassembly::Reassembly;
 use crate::session::Session;
-use bindings::{BindingId, Bindings, End, NewBinding, Protocol};
+use bindings::{BindingId, Bindings, End, NewBinding};
 use frames::FrameQueue;
 use ports::Ports;
-use rewrite::Layout;
-use tracking::{Connection, TcpFlags, Tracking};
+use tracking::{Connection, Tracking};
 
 /// The NAT.
 #[derive(Debug)]

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use smoltcp::wire::IpProtocol;
 
-use super::bindings::{End, Protocol};
+use super::Nat;
+use super::bindings::End;
 use super::icmp::{Message, ping_end, read, replace_ident, replace_quoted_end};
 use super::rewrite::{Side, clamp_segment_size, replace_address, replace_end, take_hop};
-use super::{Layout, Nat, TcpFlags};
 use crate::DropReason;
 use crate::context::Context;
-use crate::packet::{Parsed, Unreachable, fragments};
+use crate::packet::{Layout, Parsed, Protocol, TcpFlags, Unreachable, fragments};
 use crate::peers::PeerIndex;
 use crate::session::Session;
 

@@ -2,90 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet};
-
-use super::bindings::Protocol;
-use super::tracking::TcpFlags;
-use crate::DropReason;
-use crate::packet::{IPV4_HEADER, Sum};
-
-/// Bytes of a TCP header without options.
-pub(crate) const TCP_HEADER: usize = 20;
+use crate::packet::{IPV4_HEADER, Layout, Protocol, Sum, TCP_HEADER, set_word, udp_nonzero, word};
 
 /// The two ends of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Source,
     Destination,
-}
-
-/// Where a packet's parts are. What it says lies inside the packet it was made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) protocol: Protocol,
-    pub(crate) source: SocketAddrV4,
-    pub(crate) destination: SocketAddrV4,
-    /// Bytes of IP header.
-    pub(crate) ip_header: usize,
-    /// Bytes of IP header and transport header.
-    pub(crate) headers: usize,
-    /// Of TCP only.
-    pub(crate) flags: Option<TcpFlags>,
-}
-
-impl Layout {
-    /// Reads a TCP or UDP packet whose IP header is sound and not of a later fragment.
-    pub(crate) fn new(packet: &[u8]) -> Result<Self, DropReason> {
-        let header = Ipv4Packet::new_unchecked(packet);
-        let ip_header = usize::from(header.header_len());
-        let transport = packet.get(ip_header..).ok_or(DropReason::MalformedPacket)?;
-        let (protocol, length, flags) = match header.next_header() {
-            IpProtocol::Tcp if transport.len() >= TCP_HEADER => {
-                let length = usize::from(transport[12] >> 4) * 4;
-                (Protocol::Tcp, length, Some(TcpFlags(transport[13])))
-            }
-            IpProtocol::Udp if transport.len() >= 8 => (Protocol::Udp, 8, None),
-            _ => return Err(DropReason::MalformedPacket),
-        };
-        if (flags.is_some() && length < TCP_HEADER) || length > transport.len() {
-            return Err(DropReason::MalformedPacket);
-        }
-        let port = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
-        let (source, destination) = (port(0), port(2));
-        if destination == 0 || source == 0 {
-            return Err(DropReason::MalformedPacket);
-        }
-        Ok(Self {
-            protocol,
-            source: SocketAddrV4::new(header.src_addr(), source),
-            destination: SocketAddrV4::new(header.dst_addr(), destination),
-            ip_header,
-            headers: ip_header + length,
-            flags,
-        })
-    }
-
-    /// Where the transport's checksum is.
-    pub(crate) fn checksum_at(&self) -> usize {
-        self.ip_header + checksum_offset(self.protocol)
-    }
-}
-
-/// Where a transport has its checksum, from its header's start.
-pub(crate) fn checksum_offset(protocol: Protocol) -> usize {
-    match protocol {
-        Protocol::Tcp => 16,
-        Protocol::Udp => 6,
-        Protocol::Echo => 2,
-    }
-}
-
-pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-pub(crate) fn set_word(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// Gives the packet another address on one side; returns by how much sums over it change.
@@ -140,33 +63,6 @@ pub(crate) fn replace_end(
     set_word(packet, checksum_at, checksum);
 }
 
-/// A UDP checksum that comes out as zero is written as its other form (RFC 768).
-pub(crate) fn udp_nonzero(protocol: Protocol, checksum: u16) -> u16 {
-    match (protocol, checksum) {
-        (Protocol::Udp, 0) => 0xffff,
-        (_, checksum) => checksum,
-    }
-}
-
-/// Finishes the checksum of a packet that came with the pseudo-header's sum only.
-pub(crate) fn finish_checksum(packet: &mut [u8], layout: &Layout) {
-    let at = layout.checksum_at();
-    let checksum = Sum::of(&packet[layout.ip_header..]).checksum();
-    set_word(packet, at, udp_nonzero(layout.protocol, checksum));
-}
-
-/// Whether a TCP packet's checksum is right.
-pub(crate) fn checksum_is_right(packet: &[u8], ip_header: usize) -> bool {
-    let segment = &packet[ip_header..];
-    // The addresses are the pseudo-header's (RFC 9293, section 3.1), and stand together.
-    Sum::of(&packet[12..20])
-        .plus(u16::from(u8::from(IpProtocol::Tcp)))
-        .plus(segment.len() as u16)
-        .plus_sum(Sum::of(segment))
-        .folded()
-        == 0xffff
-}
-
 /// Makes the largest segment that a SYN offers to take fit `mtu` (RFC 879: MTU without the two
 /// headers). `partial` as for [`replace_end`].
 pub(crate) fn clamp_segment_size(packet: &mut [u8], layout: &Layout, mtu: u16, partial: bool) {
@@ -208,14 +104,15 @@ pub(crate) fn clamp_segment_size(packet: &mut [u8], layout: &Layout, mtu: u16, p
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::{TcpFlags, checksum_is_right, finish_checksum};
     use proptest::prelude::*;
-    use smoltcp::wire::{TcpPacket, UdpPacket};
+    use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
     const INSIDE: &str = "10.8.0.2:40000";
     const REMOTE: &str = "203.0.113.9:443";
 
     /// A TCP packet with these options, whole and with right checksums.
-    pub(crate) fn tcp(flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    fn tcp(flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
         let headers = IPV4_HEADER + TCP_HEADER + options.len();
         let mut bytes = vec![0; headers];
         bytes.extend(payload);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::bindings::End;
+use crate::packet::TcpFlags;
 
 /// An idle connection (RFC 5382, REQ-5: not less than 2 hours and 4 minutes).
 const ESTABLISHED: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
@@ -23,28 +24,6 @@ const DNS_PORT: u16 = 53;
 
 /// Pings (RFC 5508, REQ-1: not less than 60 s).
 const ECHO: Duration = Duration::from_secs(60);
-
-/// The control bits of a TCP segment (RFC 9293, section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TcpFlags(pub(crate) u8);
-
-impl TcpFlags {
-    pub(crate) const FIN: u8 = 0x01;
-    pub(crate) const SYN: u8 = 0x02;
-    pub(crate) const RST: u8 = 0x04;
-    pub(crate) const PSH: u8 = 0x08;
-    pub(crate) const ACK: u8 = 0x10;
-    pub(crate) const CWR: u8 = 0x80;
-
-    pub(crate) fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-
-    /// Whether the segment asks for a new connection.
-    pub(crate) fn opens(self) -> bool {
-        self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
-    }
-}
 
 /// What is known of a binding's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

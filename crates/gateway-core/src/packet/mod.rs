@@ -4,18 +4,25 @@
 //! allocates on account of what a peer sends.
 
 mod checksum;
+mod cut;
 mod icmp;
 mod icmpv6;
 mod ipv4;
+mod layout;
 mod segment;
 
 pub(crate) use checksum::Sum;
+pub(crate) use cut::cut;
 pub(crate) use icmp::{
     EchoRequest, Unreachable, echo_reply, echo_request, time_exceeded, too_big, unreachable,
 };
 pub(crate) use icmpv6::no_route;
 pub(crate) use ipv4::{
     Fragment, Parsed, Version, decrement_ttl, fragments, udp_datagram, udp_payload, version,
+};
+pub(crate) use layout::{
+    Layout, Protocol, TCP_HEADER, TcpFlags, checksum_is_right, checksum_offset, finish_checksum,
+    set_word, udp_nonzero, word,
 };
 pub(crate) use segment::{ports_and_flags, reset_for, verify_segment};
 

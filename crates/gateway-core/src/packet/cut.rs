@@ -2,10 +2,8 @@
 
 use smoltcp::wire::IpProtocol;
 
-use super::bindings::Protocol;
-use super::rewrite::{Layout, set_word, udp_nonzero, word};
-use super::tracking::TcpFlags;
-use crate::packet::Sum;
+use super::Sum;
+use super::layout::{Layout, Protocol, TcpFlags, set_word, udp_nonzero, word};
 
 /// Gives every packet that `packet` stands for to `emit`, whole and with its checksums.
 pub(crate) fn cut(
