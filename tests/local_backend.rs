@@ -59,6 +59,8 @@ impl Host {
             .env("VPN_PORT", self.udp_port.to_string())
             .env("VPN_ENDPOINT_HOST", "127.0.0.1")
             .env("START_WAIT_SECONDS", "20")
+            // This machine's own network is not the test's to use.
+            .env("GATEWAY_MODE", "socket")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())

@@ -22,6 +22,7 @@ mod failures;
 mod lab_itself;
 mod lifecycle;
 mod peers;
+mod raw;
 mod streams;
 mod uapi;
 

@@ -14,7 +14,7 @@ use popup_model::{
 use popup_store::{Container, DirectoryStore, DocumentStore as _, Expect};
 
 use super::host::as_nobody;
-use super::{Conf, Host, Internet, OUTER, UDP_PORT, eventually};
+use super::{Conf, Host, Internet, OUTER, Rights, UDP_PORT, eventually};
 
 /// The documents in the host's state directory.
 #[derive(Debug, Clone)]
@@ -23,7 +23,8 @@ pub struct Documents {
 }
 
 impl Documents {
-    pub(super) fn of(host: &Host) -> Self {
+    /// The documents of the gateway on this host.
+    pub fn of(host: &Host) -> Self {
         Self { root: host.state() }
     }
 
@@ -107,6 +108,16 @@ pub struct Gateway<'host> {
 impl<'host> Gateway<'host> {
     /// Starts one with a lease of this length and waits until it is ready.
     pub fn start(host: &'host Host, lifetime: Duration) -> Self {
+        Self::start_with(host, lifetime, Rights::Nothing, &[])
+    }
+
+    /// The same with these rights and further environment variables.
+    pub fn start_with(
+        host: &'host Host,
+        lifetime: Duration,
+        rights: Rights,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let documents = Documents::of(host);
         let (lease, now) = (LeaseId::generate(), Timestamp::now());
         let expires_at = now + SignedDuration::try_from(lifetime).unwrap();
@@ -119,14 +130,15 @@ impl<'host> Gateway<'host> {
                 extra: Default::default(),
             });
         });
-        documents.change_config(new_config, |_| {});
+        documents.change_config(|| config_for(UDP_PORT), |_| {});
         let log = File::create(host.directory().join("gateway.log")).unwrap();
         let process = host
-            .unprivileged("popup-gateway")
+            .with_rights("popup-gateway", rights)
             .env("VPN_STATE_DIR", "/mnt/state")
             .env("REGION", "local")
             .env("LEASE_ID", lease.as_str())
             .env("LEASE_EXPIRES_AT", expires_at.to_string())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -150,7 +162,8 @@ impl<'host> Gateway<'host> {
     /// Adds a peer and waits until it is in force.
     pub fn add_peer(&self, name: &str) -> Conf {
         let key = PrivateKey::generate();
-        self.documents.change_config(new_config, |config| {
+        let new = || config_for(UDP_PORT);
+        self.documents.change_config(new, |config| {
             let assigned: Vec<_> = config.assigned().copied().collect();
             let allowed_ips = config.networks.lowest_free(&assigned).unwrap();
             config.peers.push(Peer {
@@ -175,12 +188,13 @@ impl<'host> Gateway<'host> {
         let peer = config.peer(&name.parse().unwrap()).unwrap();
         Conf(format!(
             "[Interface]\nPrivateKey = {}\nAddress = {}, {}\nDNS = {}\nMTU = 1420\n\n[Peer]\nPublicKey = {}\n\
-             AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = {OUTER}:{UDP_PORT}\nPersistentKeepalive = 25\n",
+             AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = {OUTER}:{}\nPersistentKeepalive = 25\n",
             *key.to_base64(),
             peer.allowed_ips[0],
             peer.allowed_ips[1],
             Internet::DNS,
             status.public_key.expect("a ready gateway has a key"),
+            config.ports[0],
         ))
     }
 
@@ -219,9 +233,10 @@ fn region() -> Region {
     "local".parse().unwrap()
 }
 
-fn new_config() -> ServerConfig {
+/// A configuration without peers.
+pub fn config_for(port: u16) -> ServerConfig {
     let networks = TunnelNetworks::with_random_ula("10.8.0.0/24".parse().unwrap()).unwrap();
-    ServerConfig::new(networks, vec![UDP_PORT])
+    ServerConfig::new(networks, vec![port])
 }
 
 fn wait_for<T>(work: impl Future<Output = T>) -> T {

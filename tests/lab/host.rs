@@ -38,6 +38,46 @@ impl Default for Settings {
     }
 }
 
+/// What one of the product's programs may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Nothing: another user, no capability, none to be had.
+    Nothing,
+    /// The same with CAP_NET_RAW.
+    NetRaw,
+    /// Root with what containers give by default.
+    Container,
+}
+
+/// What docker and containerd give to root in a container.
+const CONTAINER: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,\
+                         +net_bind_service,+sys_chroot,+kill,+audit_write";
+
+impl Rights {
+    /// Arguments of `setpriv`.
+    fn arguments(self) -> Vec<String> {
+        let sets = |bounding: &str, given: &str| {
+            vec![
+                format!("--bounding-set={bounding}"),
+                format!("--inh-caps={given}"),
+                format!("--ambient-caps={given}"),
+            ]
+        };
+        let nobody = [
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ];
+        let nobody = nobody.map(str::to_owned);
+        match self {
+            Self::Nothing => [sets("-all", "-all"), nobody.to_vec()].concat(),
+            Self::NetRaw => [sets("-all,+net_raw", "-all,+net_raw"), nobody.to_vec()].concat(),
+            Self::Container => sets(CONTAINER, "-all"),
+        }
+    }
+}
+
 /// The machine with the handler and the gateway.
 #[derive(Debug)]
 pub struct Host {
@@ -136,19 +176,14 @@ impl Host {
     /// A command that runs one of the product's programs with no privilege whatever: another
     /// user, no capability, none to be had, no TUN device.
     pub fn unprivileged(&self, program: &str) -> Command {
+        self.with_rights(program, Rights::Nothing)
+    }
+
+    /// A command that runs one of the product's programs with these rights.
+    pub fn with_rights(&self, program: &str, rights: Rights) -> Command {
         let mut command = self.namespace.command("setpriv");
-        command.args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--bounding-set=-all",
-        ]);
-        command.args([
-            "--inh-caps=-all",
-            "--no-new-privs",
-            "--",
-            &format!("/mnt/bin/{program}"),
-        ]);
+        command.args(rights.arguments());
+        command.args(["--", &format!("/mnt/bin/{program}")]);
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")

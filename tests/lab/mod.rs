@@ -29,9 +29,9 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Userspace};
 pub use conf::Conf;
-pub use gateway::{Documents, Gateway};
+pub use gateway::{Documents, Gateway, config_for};
 pub use handler::Handler;
-pub use host::{Host, OUTER, Settings, UDP_PORT};
+pub use host::{Host, OUTER, Rights, Settings, UDP_PORT};
 pub use http::{Answer, Request};
 pub use internet::{FORBIDDEN, Internet};
 pub use namespace::{Finished, Namespace};

@@ -203,6 +203,7 @@ impl KernelPath {
             peers: peers.collect(),
             drops: DropCounters::default(),
             flows: FlowCounts::default(),
+            lost_frames: 0,
         })
     }
 

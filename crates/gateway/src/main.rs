@@ -7,6 +7,7 @@ mod control;
 mod io;
 mod kernel_path;
 mod logging;
+mod privileges;
 mod settings;
 mod uapi;
 
@@ -27,6 +28,14 @@ fn main() -> ExitCode {
         }
     };
     io::keep_memory_elastic();
+    // Before the runtime, which may start threads.
+    let prepared = match control::Prepared::new(&settings) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::error!("privileges cannot be given up: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -37,7 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(control::run(settings)) {
+    match runtime.block_on(control::run(settings, prepared)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -1,14 +1,16 @@
 //! Settings from the environment.
 
+mod mode;
 mod storage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use popup_gateway_core::EgressPolicy;
 use popup_model::{LeaseId, Region};
 
+pub(crate) use mode::{KernelSettings, Mode, ProbeTarget};
 pub(crate) use storage::{BlobAccess, BlobSettings, StorageSettings};
 
 /// What the gateway is told when it is started.
@@ -23,17 +25,10 @@ pub(crate) struct Settings {
     pub(crate) peer_to_peer: bool,
     /// Where to put the UAPI socket; none when unset.
     pub(crate) uapi_dir: Option<PathBuf>,
-    /// How the kernel's data path is had; none when user space carries the packets.
-    pub(crate) kernel: Option<KernelSettings>,
-}
-
-/// How the kernel's data path is set up and torn down.
-#[derive(Debug)]
-pub(crate) struct KernelSettings {
-    /// `kernel-path.sh`.
-    pub(crate) script: PathBuf,
-    /// Where the key and the interface's configuration are while it is up.
-    pub(crate) run_dir: PathBuf,
+    /// How packets are to leave.
+    pub(crate) mode: Mode,
+    /// What `raw` mode is tested against; the account of the documents when it is not said.
+    pub(crate) probe_target: Option<ProbeTarget>,
 }
 
 /// Everything that is wrong with the environment.
@@ -57,7 +52,8 @@ impl Settings {
         let interface = reader.interface();
         let policy = reader.policy();
         let peer_to_peer = reader.parsed::<bool>("PEER_TO_PEER", Some("false"));
-        let kernel = reader.kernel();
+        let mode = reader.mode();
+        let probe_target = reader.probe_target(storage.as_ref());
         let uapi_dir = (reader.environment)("WG_UAPI_DIR")
             .filter(|text| !text.is_empty())
             .map(PathBuf::from);
@@ -69,6 +65,7 @@ impl Settings {
             interface,
             policy,
             peer_to_peer,
+            mode,
         ) {
             (
                 Some(region),
@@ -78,6 +75,7 @@ impl Settings {
                 Some(interface),
                 Some(policy),
                 Some(peer_to_peer),
+                Some(mode),
             ) if problems.is_empty() => Ok(Self {
                 region,
                 storage,
@@ -87,9 +85,20 @@ impl Settings {
                 policy,
                 peer_to_peer,
                 uapi_dir,
-                kernel,
+                mode,
+                probe_target,
             }),
             _ => Err(SettingsError(problems)),
+        }
+    }
+}
+
+impl Settings {
+    /// The directory that the gateway reads and writes, if there is one.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match &self.storage {
+            StorageSettings::Directory(directory) => Some(directory),
+            StorageSettings::Blob(blob) => blob.key_dir.as_deref(),
         }
     }
 }
@@ -151,29 +160,6 @@ impl Reader<'_> {
             .and_then(|networks| EgressPolicy::new(networks).map_err(|error| error.to_string()));
         policy.map_err(|problem| self.problems.push(problem)).ok()
     }
-
-    /// The mode. Whether the kernel's is to be tried in `auto` is the entrypoint's business: it
-    /// tries, and then asks for it by name.
-    fn kernel(&mut self) -> Option<KernelSettings> {
-        let problem = match (self.environment)("GATEWAY_MODE").as_deref() {
-            None | Some("" | "auto" | "socket") => return None,
-            Some("kernel") => match (self.environment)("KERNEL_PATH") {
-                Some(script) if script.starts_with('/') => {
-                    let run_dir = (self.environment)("RUN_DIR")
-                        .unwrap_or_else(|| "/run/popup-gateway".to_owned());
-                    return Some(KernelSettings {
-                        script: script.into(),
-                        run_dir: run_dir.into(),
-                    });
-                }
-                _ => "GATEWAY_MODE: kernel needs KERNEL_PATH, which the image's entrypoint sets",
-            },
-            Some("raw") => "GATEWAY_MODE: this version has no raw mode; use auto, kernel or socket",
-            Some(_) => "GATEWAY_MODE: auto, kernel or socket",
-        };
-        self.problems.push(problem.to_owned());
-        None
-    }
 }
 
 #[cfg(test)]
@@ -209,24 +195,12 @@ mod tests {
         let error = settings(&[
             ("LEASE_ID", "x"),
             ("EGRESS_ALLOW", "169.254.0.0/16"),
-            ("GATEWAY_MODE", "raw"),
+            ("GATEWAY_MODE", "fast"),
         ]);
         let text = error.unwrap_err().to_string();
         for name in ["LEASE_ID", "EGRESS_ALLOW", "GATEWAY_MODE"] {
             assert!(text.contains(name), "{text}");
         }
-    }
-
-    #[test]
-    fn kernel_mode_is_asked_for_by_name_and_needs_its_script() {
-        assert!(settings(&[]).unwrap().kernel.is_none());
-        assert!(settings(&[("GATEWAY_MODE", "kernel")]).is_err());
-        let script = ("KERNEL_PATH", "/usr/local/bin/kernel-path.sh");
-        let kernel = settings(&[("GATEWAY_MODE", "kernel"), script])
-            .unwrap()
-            .kernel;
-        assert_eq!(kernel.unwrap().run_dir, PathBuf::from("/run/popup-gateway"));
-        assert!(settings(&[script]).unwrap().kernel.is_none());
     }
 
     #[test]

@@ -11,28 +11,29 @@ mod key_dir;
 mod lease_clock;
 mod report;
 mod storage;
+mod way_out;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use jiff::Timestamp;
-use popup_gateway_core::{
-    BoringInterface, Gateway, Limits, PeerSpec, Settings as CoreSettings, WayOut,
-};
+use popup_gateway_core::{BoringInterface, Gateway, PeerSpec, Settings as CoreSettings};
 use popup_model::{PrivateKey, ServerConfig};
 use rand::TryRngCore as _;
 use tokio::time::{interval, sleep, timeout};
 
-use crate::io::{self, Input, LoopHandle, WireGuardSocket};
+use crate::io::{self, Input, LoopHandle};
 use crate::kernel_path;
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 use crate::uapi;
 use documents::Documents;
 use ending::Ending;
 use lease_clock::LeaseClock;
 use report::Reporter;
 use storage::Storage;
+pub(crate) use way_out::Prepared;
 
 /// How often peers' expiry, quotas and the need to report are looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -47,7 +48,7 @@ const LAST_REPORT: Duration = Duration::from_secs(1);
 const EXTENSION: Duration = Duration::from_secs(10);
 
 /// Runs until there is a reason to end.
-pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, prepared: Prepared) -> anyhow::Result<()> {
     let Some(storage) = Storage::open(&settings)? else {
         tracing::warn!("another gateway runs in this region; this one ends");
         return Ok(());
@@ -59,6 +60,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         storage,
         lease: lease.clone(),
         settings,
+        prepared: Some(prepared),
         packets: None,
     };
     if lease.left().is_zero() {
@@ -85,6 +87,8 @@ struct Control {
     documents: Documents,
     reporter: Reporter,
     lease: Arc<LeaseClock>,
+    /// Until the packet loop has it.
+    prepared: Option<Prepared>,
     packets: Option<LoopHandle>,
 }
 
@@ -105,7 +109,7 @@ impl Control {
         };
         self.reporter.load_counters().await;
         self.reporter.public_key = Some(key.public_key());
-        match self.start(&key, &config) {
+        match self.start(&key, &config).await {
             Ok(packets) => self.packets = Some(packets),
             Err(error) => return Ending::BadConfiguration(format!("{error:#}")),
         }
@@ -113,20 +117,23 @@ impl Control {
     }
 
     /// Opens the sockets and starts the packet loop.
-    fn start(&self, key: &PrivateKey, config: &ServerConfig) -> anyhow::Result<LoopHandle> {
-        if let Some(kernel) = &self.settings.kernel {
+    async fn start(
+        &mut self,
+        key: &PrivateKey,
+        config: &ServerConfig,
+    ) -> anyhow::Result<LoopHandle> {
+        if let Mode::Kernel(kernel) = &self.settings.mode {
+            self.reporter.mode = (
+                "kernel",
+                "NET_ADMIN and WireGuard by wg-quick work here".to_owned(),
+            );
             let peers = self.reporter.admitted(config, Timestamp::now());
             return kernel_path::start(kernel, &self.settings.interface, key, config, &peers);
         }
-        let descriptors = io::raise_descriptor_limit();
-        let sockets = config
-            .ports
-            .iter()
-            .map(|port| {
-                WireGuardSocket::bind(*port)
-                    .map_err(|error| anyhow::anyhow!("UDP port {port} cannot be opened: {error}"))
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let prepared = self.prepared.take().context("started twice")?;
+        let way = way_out::open(prepared, &self.settings, &config.ports).await?;
+        tracing::info!(mode = way.name, "packets leave: {}", way.reason);
+        self.reporter.mode = (way.name, way.reason);
         let mut seed = [0; 32];
         rand::rngs::OsRng.try_fill_bytes(&mut seed)?;
         let mut policy = self.settings.policy.clone();
@@ -136,15 +143,13 @@ impl Control {
             CoreSettings {
                 networks: config.networks,
                 policy,
-                limits: Limits::for_descriptors(descriptors),
+                limits: way.limits,
                 peer_to_peer: self.settings.peer_to_peer,
-                way_out: WayOut::Sockets {
-                    echo: io::echo_available(),
-                },
+                way_out: way.core,
                 seed,
             },
         );
-        let packets = io::start(core, sockets)?;
+        let packets = io::start(core, way.wireguard, way.raw)?;
         if let Some(directory) = &self.settings.uapi_dir
             && let Err(error) = uapi::start(
                 directory,

@@ -26,7 +26,8 @@ pub(super) struct Reporter {
     name: String,
     region: Region,
     lease_id: LeaseId,
-    mode: (&'static str, &'static str),
+    /// How packets leave, and why so.
+    pub(super) mode: (&'static str, String),
     boot_id: LeaseId,
     started_at: Timestamp,
     pub(super) public_key: Option<PublicKey>,
@@ -40,6 +41,15 @@ pub(super) struct Reporter {
     complained: bool,
 }
 
+/// The core's counters, and what never reached the core.
+fn drops(snapshot: &Snapshot) -> BTreeMap<String, u64> {
+    let mut drops = snapshot.drops.by_name();
+    if snapshot.lost_frames > 0 {
+        drops.insert("lost_frames".to_owned(), snapshot.lost_frames);
+    }
+    drops
+}
+
 /// What in a peer's report is worth an immediate write.
 type Landmark = (PublicKey, Option<std::net::SocketAddr>, Option<Instant>);
 
@@ -50,13 +60,7 @@ impl Reporter {
             name: format!("{}.status.json", settings.region),
             region: settings.region.clone(),
             lease_id: settings.lease_id.clone(),
-            mode: match settings.kernel {
-                Some(_) => ("kernel", "NET_ADMIN and WireGuard by wg-quick work here"),
-                None => (
-                    "socket",
-                    "needs no privilege, and kernel mode was not had or not asked for",
-                ),
-            },
+            mode: ("none", "the gateway has not come so far".to_owned()),
             boot_id: LeaseId::generate(),
             started_at: Timestamp::now(),
             public_key: None,
@@ -207,14 +211,12 @@ impl Reporter {
             updated_at: now,
             public_key: self.public_key,
             mode: self.mode.0.to_owned(),
-            mode_reason: self.mode.1.to_owned(),
+            mode_reason: self.mode.1.clone(),
             ready: snapshot.is_some() && ended.is_none(),
             config_revision: revision,
             active_at: active.max(self.active_before),
             peers: self.peers(reports, wall),
-            drops: snapshot
-                .map(|snapshot| snapshot.drops.by_name())
-                .unwrap_or_default(),
+            drops: snapshot.map(drops).unwrap_or_default(),
             flows: flows
                 .map(|(kind, count)| (kind.to_owned(), count as u64))
                 .into_iter()

@@ -14,6 +14,7 @@ use popup_gateway_core::{
 use popup_model::PublicKey;
 
 use super::echo_sockets::EchoSockets;
+use super::raw::RawPath;
 use super::registry::{Owner, Registry};
 use super::splices::Splices;
 use super::udp_sockets::UdpSockets;
@@ -21,6 +22,12 @@ use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
 
 /// Calls of `recvmmsg` on one socket before others have their turn.
 const TURN: usize = 8;
+
+/// Bytes of frames that are read before the core's answers to them leave.
+const FRAMES_AT_ONCE: usize = 256 * 1024;
+
+/// Counted for frames that are shorter, so that a flood of stumps is a batch, too.
+const SMALLEST_FRAME: usize = 64;
 
 /// What the control loop asks of the packet loop.
 pub(crate) enum Input {
@@ -43,6 +50,8 @@ pub(crate) struct Snapshot {
     pub(crate) peers: Vec<PeerReport>,
     pub(crate) drops: DropCounters,
     pub(crate) flows: FlowCounts,
+    /// Frames that arrived faster than they were read, since the start.
+    pub(crate) lost_frames: u64,
 }
 
 /// The control loop's end.
@@ -126,6 +135,8 @@ struct PacketLoop {
     splices: Splices,
     udp: UdpSockets,
     echo: EchoSockets,
+    raw: Option<RawPath>,
+    lost_frames: u64,
     inputs: Receiver<Input>,
     receive_buffers: ReceiveBuffers,
     udp_buffer: Vec<u8>,
@@ -137,11 +148,15 @@ struct PacketLoop {
 pub(crate) fn start(
     gateway: Gateway<BoringInterface>,
     wireguard: Vec<WireGuardSocket>,
+    raw: Option<RawPath>,
 ) -> io::Result<LoopHandle> {
     let poll = Poll::new()?;
     let mut registry = Registry::default();
     for (index, socket) in wireguard.iter().enumerate() {
         socket.register(poll.registry(), registry.insert(Owner::WireGuard(index)))?;
+    }
+    if let Some(raw) = &raw {
+        raw.register(poll.registry(), registry.insert(Owner::Raw))?;
     }
     let waker = std::sync::Arc::new(Waker::new(poll.registry(), registry.insert(Owner::Waker))?);
     let (sender, inputs) = channel();
@@ -153,6 +168,8 @@ pub(crate) fn start(
         splices: Splices::default(),
         udp: UdpSockets::default(),
         echo: EchoSockets::default(),
+        raw,
+        lost_frames: 0,
         inputs,
         receive_buffers: ReceiveBuffers::default(),
         udp_buffer: vec![0; 65_536],
@@ -213,6 +230,7 @@ impl PacketLoop {
     fn handle_readable(&mut self, now: Instant, owner: Owner) {
         let more = match owner {
             Owner::WireGuard(index) => self.receive_datagrams(now, index),
+            Owner::Raw => self.receive_frames(now),
             Owner::Udp(mapping) => self.receive_udp(now, mapping),
             Owner::Echo(mapping) => {
                 self.echo
@@ -243,6 +261,21 @@ impl PacketLoop {
         })
     }
 
+    fn receive_frames(&mut self, now: Instant) -> bool {
+        let (Some(raw), gateway) = (&mut self.raw, &mut self.gateway) else {
+            return false;
+        };
+        let mut bytes = 0;
+        while bytes < FRAMES_AT_ONCE {
+            let frame = raw.receive(|packet, received| gateway.handle_frame(now, packet, received));
+            match frame {
+                Some(len) => bytes += len.max(SMALLEST_FRAME),
+                None => return false,
+            }
+        }
+        true
+    }
+
     fn receive_udp(&mut self, now: Instant, mapping: UdpMapping) -> bool {
         self.udp
             .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer)
@@ -256,6 +289,7 @@ impl PacketLoop {
             while self.run_command(now) {
                 idle = false;
             }
+            self.send_frames(now);
             while let Some(transmit) = self.gateway.poll_transmit() {
                 let failed = self.wireguard[transmit.destination.socket].send(&transmit);
                 for _ in 0..failed {
@@ -265,6 +299,21 @@ impl PacketLoop {
             if idle {
                 return;
             }
+        }
+    }
+
+    /// Sends the core's frames; their ports are held by now.
+    fn send_frames(&mut self, now: Instant) {
+        let Some(raw) = &mut self.raw else { return };
+        let mut failed = 0;
+        while let Some(frame) = self.gateway.poll_frame() {
+            if let Err(error) = raw.send(now, &frame) {
+                tracing::trace!("cannot send a frame: {error}");
+                failed += 1;
+            }
+        }
+        for _ in 0..failed {
+            self.gateway.count_send_failure();
         }
     }
 
@@ -306,7 +355,18 @@ impl PacketLoop {
                 }
             }
             Command::EchoClose { mapping } => self.echo.close(poll, registry, mapping),
-            Command::PortOpen { .. } | Command::PortClose { .. } => {}
+            Command::PortOpen { transport, port } => {
+                let held = self.raw.as_mut().map(|raw| raw.hold(transport, port));
+                if let Some(Err(error)) = held {
+                    tracing::debug!("cannot hold a port: {error}");
+                    gateway.handle_port_refused(now, transport, port);
+                }
+            }
+            Command::PortClose { transport, port } => {
+                if let Some(raw) = &mut self.raw {
+                    raw.release(transport, port);
+                }
+            }
         }
         true
     }
@@ -323,11 +383,14 @@ impl PacketLoop {
                 }
                 Ok(Input::SetOwnAddresses(own)) => self.gateway.set_own_addresses(own),
                 Ok(Input::Report(reply)) => {
+                    let lost = self.raw.as_ref().map_or(0, RawPath::lost);
+                    self.lost_frames += u64::from(lost);
                     let _ = reply.try_send(Snapshot {
                         at: now,
                         peers: self.gateway.peers(),
                         drops: self.gateway.drops().clone(),
                         flows: self.gateway.flow_counts(),
+                        lost_frames: self.lost_frames,
                     });
                 }
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return false,

@@ -15,6 +15,7 @@ use popup_gateway_core::{EchoMapping, TcpFlow, UdpMapping};
 pub(super) enum Owner {
     WireGuard(usize),
     Waker,
+    Raw,
     Tcp(TcpFlow),
     Udp(UdpMapping),
     Echo(EchoMapping),

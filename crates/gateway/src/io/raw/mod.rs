@@ -1,0 +1,211 @@
+//! The `raw` way out's sockets: frames by AF_PACKET, with CAP_NET_RAW alone.
+//!
+//! # Theory of operation
+//!
+//! [`RawSockets::open`] does what needs the capability, before the process gives it up.
+//! [`RawSockets::prepare`] then chooses a block of ports that the system gives to nobody, and tests
+//! whether connections by this way survive. From then on the packet loop reads frames for those
+//! ports from an AF_PACKET socket, and writes the core's frames to the neighbour they are for.
+//! Ports in use are held by silent sockets, or the system would answer what arrives for them.
+
+mod filter;
+mod held_ports;
+mod netlink;
+mod network;
+mod next_hop;
+mod packet_socket;
+mod port_block;
+mod self_test;
+mod syscalls;
+mod virtio;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Instant;
+
+use popup_gateway_core::{Frame, RawSettings, Received, Transport};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use held_ports::HeldPorts;
+use netlink::Netlink;
+use network::{Network, NoWayOut};
+use next_hop::{Hop, NextHops};
+use packet_socket::PacketSocket;
+pub(crate) use self_test::Proof;
+
+/// Most ports of each transport that are held at once; TCP ports are shared by connections to
+/// different remotes.
+const MOST_HELD: usize = 8_192;
+
+/// Why packets cannot leave this way.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unavailable {
+    #[error("no CAP_NET_RAW")]
+    NotAllowed,
+    #[error("{operation}: {source}")]
+    System {
+        operation: &'static str,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Network(#[from] NoWayOut),
+    #[error("the system gives nearly every port to other sockets (net.ipv4.ip_local_port_range)")]
+    NoPorts,
+    #[error("the self-test has failed: {0}")]
+    SelfTest(&'static str),
+}
+
+impl Unavailable {
+    fn system(operation: &'static str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::NotAllowed,
+            _ => Self::System { operation, source },
+        }
+    }
+}
+
+/// What needed the capability. Nothing arrives yet.
+pub(crate) struct RawSockets {
+    frames: PacketSocket,
+    packets: Socket,
+    hops: NextHops,
+}
+
+impl RawSockets {
+    /// Opens the sockets on the interface that leads out.
+    pub(crate) fn open() -> Result<Self, Unavailable> {
+        let packets = packets_with_headers()?;
+        let mut netlink = Netlink::open().map_err(NoWayOut::from)?;
+        let network = Network::read(&mut netlink).map_err(NoWayOut::from)?;
+        let (outside, routes) = network.way_out()?;
+        let frames = PacketSocket::open(outside.index, outside.mac)?;
+        Ok(Self {
+            frames,
+            packets,
+            hops: NextHops::new(netlink, outside, routes),
+        })
+    }
+
+    /// Makes the way out ready and tests it against `target`, if there is one. `taken` are ports of
+    /// the gateway itself.
+    pub(crate) fn prepare(
+        self,
+        taken: &[u16],
+        descriptors: usize,
+        target: Option<SocketAddrV4>,
+    ) -> Result<(RawPath, Proof), Unavailable> {
+        let outside = self.hops.outside();
+        let settings = RawSettings {
+            address: outside.address,
+            mtu: outside.mtu,
+            ports: port_block::choose(&ports_of_others(taken)).ok_or(Unavailable::NoPorts)?,
+            held_ports: MOST_HELD.min(descriptors / 2),
+        };
+        tracing::info!(
+            interface = outside.name,
+            ports = ?settings.ports,
+            held_ports = settings.held_ports,
+            receive_buffer = self.frames.granted_bytes().unwrap_or(0),
+            "packets can leave as frames"
+        );
+        let filter = filter::frames_for(settings.address, &settings.ports);
+        self.frames
+            .take_only(&filter)
+            .map_err(|error| Unavailable::system("SO_ATTACH_FILTER", error))?;
+        let mut path = RawPath {
+            frames: self.frames,
+            packets: self.packets,
+            hops: self.hops,
+            held: HeldPorts::new(settings.address),
+            settings,
+        };
+        let proof = self_test::run(&mut path, target)?;
+        Ok((path, proof))
+    }
+}
+
+/// A socket for packets with their IP header, which the system routes (raw(7)).
+fn packets_with_headers() -> Result<Socket, Unavailable> {
+    let raw = Protocol::from(libc::IPPROTO_RAW);
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(raw))
+        .map_err(|error| Unavailable::system("IP_HDRINCL", error))?;
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| Unavailable::system("IP_HDRINCL", error))?;
+    Ok(socket)
+}
+
+fn ports_of_others(taken: &[u16]) -> Vec<std::ops::RangeInclusive<u16>> {
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default()
+    };
+    let mut ranges = port_block::parse_taken(
+        &read("ip_local_port_range"),
+        &read("ip_local_reserved_ports"),
+    );
+    ranges.extend(taken.iter().map(|port| *port..=*port));
+    ranges
+}
+
+/// The way out, in use.
+pub(crate) struct RawPath {
+    frames: PacketSocket,
+    packets: Socket,
+    hops: NextHops,
+    held: HeldPorts,
+    settings: RawSettings,
+}
+
+impl RawPath {
+    /// What the core is to know of it.
+    pub(crate) fn settings(&self) -> RawSettings {
+        self.settings.clone()
+    }
+
+    pub(super) fn register(&self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
+        self.frames.register(registry, token)
+    }
+
+    /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.
+    pub(super) fn receive(&mut self, take: impl FnOnce(&mut [u8], Received)) -> Option<usize> {
+        self.frames.receive(take)
+    }
+
+    /// Frames that arrived faster than they were read, since the last call.
+    pub(super) fn lost(&self) -> u32 {
+        self.frames.lost()
+    }
+
+    /// Sends a frame on its way.
+    pub(super) fn send(&mut self, now: Instant, frame: &Frame<'_>) -> io::Result<()> {
+        let destination = destination(frame.packet).ok_or(io::ErrorKind::InvalidInput)?;
+        let single = frame.offload.is_none();
+        match self.hops.hop(now, destination, single) {
+            Hop::To(mac) => self.frames.send(mac, frame),
+            // The system's own firewall may refuse what it has not seen the beginning of.
+            Hop::Confirm(mac) => self
+                .send_by_system(destination, frame.packet)
+                .or_else(|_| self.frames.send(mac, frame)),
+            Hop::Unknown if single => self.send_by_system(destination, frame.packet),
+            Hop::Unknown => Err(io::ErrorKind::HostUnreachable.into()),
+        }
+    }
+
+    fn send_by_system(&self, destination: Ipv4Addr, packet: &[u8]) -> io::Result<()> {
+        let to = SocketAddr::from((destination, 0));
+        self.packets.send_to(packet, &to.into()).map(drop)
+    }
+
+    pub(super) fn hold(&mut self, transport: Transport, port: u16) -> io::Result<()> {
+        self.held.hold(transport, port)
+    }
+
+    pub(super) fn release(&mut self, transport: Transport, port: u16) {
+        self.held.release(transport, port);
+    }
+}
+
+fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
+    let bytes: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+    Some(bytes.into())
+}

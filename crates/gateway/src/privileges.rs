@@ -1,0 +1,135 @@
+//! Giving up what the process no longer needs.
+
+use std::io;
+use std::path::Path;
+
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use crate::io::WireGuardSocket;
+
+/// The user and group that own nothing.
+const NOBODY: u32 = 65_534;
+
+/// Who the process becomes, should it be root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// Nobody, or the owner of the directory that is read and written, where there is one.
+    pub(crate) fn for_directory(directory: Option<&Path>) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let owner = directory.and_then(|directory| std::fs::metadata(directory).ok());
+        match owner {
+            Some(owner) => Self {
+                uid: owner.uid(),
+                gid: owner.gid(),
+            },
+            None => Self {
+                uid: NOBODY,
+                gid: NOBODY,
+            },
+        }
+    }
+}
+
+/// Gives up every capability for good, and root. Other threads must not exist yet: theirs would
+/// stay. What comes back opens the ports that need a privilege.
+pub(crate) fn give_up(user: User) -> io::Result<PortOpener> {
+    let held = capabilities(None)?.permitted;
+    let for_ports = held & CapabilitySet::NET_BIND_SERVICE;
+    // Refused without CAP_SETPCAP; then nothing can be gained by exec all the same, below.
+    for capability in CapabilitySet::all().iter() {
+        if remove_capability_from_bounding_set(capability).is_err() {
+            break;
+        }
+    }
+    clear_ambient_capability_set()?;
+    if geteuid().is_root() && user.uid != 0 {
+        set_keep_capabilities(true)?;
+        if let Err(error) = become_user(user) {
+            tracing::warn!("goes on as root without capabilities: {error}");
+        }
+        set_keep_capabilities(false)?;
+    }
+    keep_only(for_ports)?;
+    set_no_new_privs(true)?;
+    let opener = if for_ports.is_empty() {
+        PortOpener(None)
+    } else {
+        PortOpener(Some(Privileged::start()?))
+    };
+    keep_only(CapabilitySet::empty())?;
+    tracing::info!(uid = geteuid().as_raw(), "capabilities are given up");
+    Ok(opener)
+}
+
+fn become_user(user: User) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn keep_only(kept: CapabilitySet) -> io::Result<()> {
+    Ok(set_capabilities(
+        None,
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?)
+}
+
+/// Opens the ports that peers speak to.
+///
+/// Ports below 1024 may need CAP_NET_BIND_SERVICE. Where the process had it, one thread keeps it,
+/// for this and nothing else, and ends with it.
+pub(crate) struct PortOpener(Option<Privileged>);
+
+struct Privileged {
+    ports: std::sync::mpsc::Sender<Vec<u16>>,
+    thread: std::thread::JoinHandle<Vec<io::Result<WireGuardSocket>>>,
+}
+
+impl PortOpener {
+    /// One that opens ports with the rights of whoever asks.
+    pub(crate) fn unprivileged() -> Self {
+        Self(None)
+    }
+
+    /// Opens a socket for each port.
+    pub(crate) fn open(self, ports: &[u16]) -> Vec<io::Result<WireGuardSocket>> {
+        match self.0 {
+            None => open_all(ports),
+            Some(privileged) => {
+                let _ = privileged.ports.send(ports.to_vec());
+                let opened = privileged.thread.join();
+                opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+        }
+    }
+}
+
+impl Privileged {
+    fn start() -> io::Result<Self> {
+        let (ports, wanted) = std::sync::mpsc::channel::<Vec<u16>>();
+        let thread = std::thread::Builder::new()
+            .name("ports".to_owned())
+            .spawn(move || open_all(&wanted.recv().unwrap_or_default()))?;
+        Ok(Self { ports, thread })
+    }
+}
+
+fn open_all(ports: &[u16]) -> Vec<io::Result<WireGuardSocket>> {
+    ports.iter().copied().map(WireGuardSocket::bind).collect()
+}
