@@ -277,7 +277,7 @@ impl<I: Interface> Gateway<I> {
         flow: TcpFlow,
         fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
-        self.tcp.send(now, flow, fill)
+        self.tcp.send(&self.limits, now, flow, fill)
     }
 
     /// A datagram has arrived at a mapping's socket.

@@ -9,16 +9,16 @@ pub struct Limits {
     pub flows_per_peer: usize,
     /// Connects of one peer that are not finished.
     pub half_open_per_peer: usize,
-    /// Bytes of TCP buffers in all.
+    /// Bytes of memory that TCP buffers may touch in all.
     pub tcp_buffer_bytes: usize,
 }
 
 /// Descriptors kept back for documents, the WireGuard socket, status and logs.
 const RESERVED_DESCRIPTORS: usize = 64;
 
-/// Memory is spent only as data passes (fresh pages are the kernel's zero page), so the cap is on
-/// address space and is set well above what is ever resident.
-const TCP_BUFFER_BYTES: usize = 512 * 1024 * 1024;
+/// Memory that TCP buffers may touch: every connection gets a little of it, and what is left goes
+/// to those that are busy.
+const TCP_BUFFER_BYTES: usize = 256 * 1024 * 1024;
 
 impl Limits {
     /// The limits that follow from the number of file descriptors the process may open.

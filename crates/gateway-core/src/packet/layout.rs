@@ -125,14 +125,25 @@ pub(crate) fn finish_checksum(packet: &mut [u8], layout: &Layout) {
     set_word(packet, at, udp_nonzero(layout.protocol, checksum));
 }
 
+/// Gives a TCP packet its checksum.
+pub(crate) fn finish_segment(packet: &mut [u8]) {
+    let ip_header = usize::from(Ipv4Packet::new_unchecked(&packet[..]).header_len());
+    let at = ip_header + checksum_offset(Protocol::Tcp);
+    set_word(packet, at, 0);
+    let checksum = segment_sum(packet, ip_header).checksum();
+    set_word(packet, at, checksum);
+}
+
 /// Whether a TCP packet's checksum is right.
 pub(crate) fn checksum_is_right(packet: &[u8], ip_header: usize) -> bool {
+    segment_sum(packet, ip_header).folded() == 0xffff
+}
+
+fn segment_sum(packet: &[u8], ip_header: usize) -> Sum {
     let segment = &packet[ip_header..];
     // The addresses are the pseudo-header's (RFC 9293, section 3.1), and stand together.
     Sum::of(&packet[12..20])
         .plus(u16::from(u8::from(IpProtocol::Tcp)))
         .plus(segment.len() as u16)
         .plus_sum(Sum::of(segment))
-        .folded()
-        == 0xffff
 }

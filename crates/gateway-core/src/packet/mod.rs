@@ -22,7 +22,7 @@ pub(crate) use ipv4::{
 };
 pub(crate) use layout::{
     Layout, Protocol, TCP_HEADER, TcpFlags, checksum_is_right, checksum_offset, finish_checksum,
-    set_word, udp_nonzero, word,
+    finish_segment, set_word, udp_nonzero, word,
 };
 pub(crate) use segment::{ports_and_flags, reset_for, verify_segment};
 

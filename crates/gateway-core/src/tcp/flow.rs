@@ -44,6 +44,8 @@ pub(super) struct Flow {
     pub(super) ready_announced: bool,
     /// It is among those that [`super::TcpFlows::flush`] looks at.
     pub(super) unsettled: bool,
+    /// Bytes its buffers are counted for.
+    pub(super) buffer_bytes: usize,
     pub(super) armed: Armed,
 }
 
@@ -69,6 +71,7 @@ impl Flow {
             wants_room: true,
             ready_announced: false,
             unsettled: false,
+            buffer_bytes: 0,
             armed: None,
         }
     }

@@ -22,6 +22,7 @@
 
 mod flight;
 mod flow;
+mod memory;
 mod recovery;
 mod terminator;
 
@@ -33,19 +34,17 @@ use slotmap::SlotMap;
 
 use crate::context::Context;
 use crate::output::{Command, TcpFlow};
-use crate::packet::{Parsed, Unreachable, ports_and_flags};
+use crate::packet::{Parsed, Unreachable, checksum_is_right, ports_and_flags};
 use crate::peers::PeerIndex;
 use crate::session::Session;
 use crate::timers::Timers;
 use crate::{DropReason, Limits};
 use flow::{Flow, State};
-use terminator::{Phase, Terminator};
+use memory::CHUNK;
+use terminator::{Phase, Room, Terminator};
 
-/// Buffers of one direction: enough for 100 Mbit/s at 80 ms, or 200 at 40.
-const MAX_BUFFER: usize = 1024 * 1024;
-
-/// Buffers of one direction when memory runs short.
-const MIN_BUFFER: usize = 32 * 1024;
+/// A buffer of one direction, in bytes of address space: enough for 800 Mbit/s at 40 ms.
+const BUFFER: usize = 4 * 1024 * 1024;
 
 /// Why the outside did not accept a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +70,9 @@ pub(crate) struct TcpFlows {
     by_key: HashMap<FlowKey, TcpFlow>,
     timers: Timers<TcpFlow>,
     unsettled: Vec<TcpFlow>,
+    /// Bytes of memory that buffers have touched.
     buffer_bytes: usize,
+    room: Room,
 }
 
 impl TcpFlows {
@@ -119,16 +120,23 @@ impl TcpFlows {
                 return self.open(cx, peer, key, packet);
             }
             State::Open(terminator) => {
+                if !checksum_is_right(packet.bytes, packet.bytes.len() - packet.payload.len()) {
+                    return Err(DropReason::InvalidChecksum);
+                }
+                let left = cx.limits.tcp_buffer_bytes.saturating_sub(self.buffer_bytes);
                 let Context {
                     peers, output, now, ..
                 } = cx;
                 let Some(entry) = peers.get(peer) else {
                     return Err(DropReason::UnknownPeer);
                 };
-                terminator
-                    .handle_packet(*now, packet.bytes, &mut |answer| output.send(entry, answer));
+                let taken = terminator.handle_packet(*now, packet.bytes, left, &mut |answer| {
+                    output.send(entry, answer);
+                });
+                recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, terminator);
                 flow.last_heard = cx.now;
                 self.unsettle(id);
+                taken?;
             }
         }
         Ok(())
@@ -181,17 +189,17 @@ impl TcpFlows {
         let State::Connecting { syn } = &flow.state else {
             return;
         };
-        let Some(capacity) = buffer_capacity(cx.limits, self.buffer_bytes) else {
+        if self.buffer_bytes + 2 * CHUNK > cx.limits.tcp_buffer_bytes {
             cx.output.drop(DropReason::MemoryLimit);
             return self.fail(cx, id, ConnectFailure::NoResources);
-        };
+        }
         let mtu = cx
             .peers
             .get(flow.peer)
             .map_or(popup_model::MIN_MTU, |entry| entry.spec.mtu);
         let seed = cx.random();
-        let terminator = Terminator::accept(cx.now, flow.outside, mtu, capacity, seed, syn);
-        self.buffer_bytes += terminator.buffer_bytes();
+        let terminator = Terminator::accept(cx.now, flow.outside, mtu, BUFFER, seed, syn);
+        recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, &terminator);
         flow.state = State::Open(Box::new(terminator));
         flow.last_heard = cx.now;
         if let Some(entry) = cx.peers.get(flow.peer) {
@@ -247,6 +255,7 @@ impl TcpFlows {
     /// Lends room for what the outside sends to `fill`. `None` when there is none.
     pub(crate) fn send(
         &mut self,
+        limits: &Limits,
         now: Instant,
         id: TcpFlow,
         fill: impl FnOnce(&mut [u8]) -> usize,
@@ -256,11 +265,13 @@ impl TcpFlows {
         let State::Open(terminator) = &mut flow.state else {
             return None;
         };
-        if !terminator.has_room() {
+        let left = limits.tcp_buffer_bytes.saturating_sub(self.buffer_bytes);
+        if !terminator.has_room(left) {
             flow.wants_room = true;
             return None;
         }
-        let filled = terminator.send(now, fill);
+        let filled = terminator.send(now, left, fill);
+        recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, terminator);
         flow.wants_room = false;
         if filled > 0 {
             flow.last_sent = now;
@@ -311,7 +322,9 @@ impl TcpFlows {
             peers, output, now, ..
         } = cx;
         if let Some(entry) = peers.get(flow.peer) {
-            terminator.poll_transmit(*now, &mut |packet| output.send(entry, packet));
+            terminator.poll_transmit(*now, &mut self.room, &mut |packet| {
+                output.send(entry, packet)
+            });
         }
         if terminator.phase() == Phase::Closed {
             let ending = if flow.finished() {
@@ -321,7 +334,8 @@ impl TcpFlows {
             };
             return self.remove(cx, id, ending);
         }
-        let useful = terminator.has_received() || (flow.wants_room && terminator.has_room());
+        let left = cx.limits.tcp_buffer_bytes.saturating_sub(self.buffer_bytes);
+        let useful = terminator.has_received() || (flow.wants_room && terminator.has_room(left));
         if useful && !flow.ready_announced && !flow.released {
             flow.ready_announced = true;
             output.commands.push(Command::TcpReady { flow: id });
@@ -377,13 +391,11 @@ impl TcpFlows {
             outside: flow.outside,
         });
         self.timers.disarm(&mut flow.armed, id);
-        match &flow.state {
-            State::Open(terminator) => self.buffer_bytes -= terminator.buffer_bytes(),
-            State::Connecting { .. } => {
-                if let Some(entry) = cx.peers.get(flow.peer) {
-                    entry.half_open = entry.half_open.saturating_sub(1);
-                }
-            }
+        self.buffer_bytes -= flow.buffer_bytes;
+        if let State::Connecting { .. } = flow.state
+            && let Some(entry) = cx.peers.get(flow.peer)
+        {
+            entry.half_open = entry.half_open.saturating_sub(1);
         }
         cx.release_flow(flow.peer);
         if !flow.released {
@@ -417,16 +429,9 @@ enum Ending {
     Reset,
 }
 
-/// The capacity of a new connection's buffers: a share of what is left under the cap, so that the
-/// last connections still get some.
-fn buffer_capacity(limits: &Limits, used: usize) -> Option<usize> {
-    let left = limits.tcp_buffer_bytes.saturating_sub(used);
-    if left < 2 * MIN_BUFFER {
-        return None;
-    }
-    Some(prev_power_of_two(left / 64).clamp(MIN_BUFFER, MAX_BUFFER))
-}
-
-fn prev_power_of_two(n: usize) -> usize {
-    if n == 0 { 0 } else { 1 << n.ilog2() }
+/// Brings the memory that a connection counts for up to date.
+fn recount(total: &mut usize, counted: &mut usize, terminator: &Terminator) {
+    let bytes = terminator.buffer_bytes();
+    *total = *total - *counted + bytes;
+    *counted = bytes;
 }

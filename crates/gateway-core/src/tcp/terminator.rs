@@ -4,12 +4,16 @@
 //! socket set of its own, since smoltcp looks at every socket of a set for every packet.
 
 use std::net::SocketAddrV4;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use super::flight::Flight;
+use super::memory::Touched;
 use super::recovery::{Duplicates, Stall};
+use crate::DropReason;
+use crate::packet::{Layout, cut, finish_segment};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint, Ipv4Cidr};
 
@@ -21,6 +25,12 @@ const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(
 /// the library beneath recovers from a burst that overflows it only by time-outs.
 const MAX_BURST: usize = 32;
 
+/// Longest IPv4 packet.
+const MAX_PACKET: usize = 65_535;
+
+/// Least memory that is touched at a time.
+const PAGE: usize = 4096;
+
 /// The connection, as seen from the peer: this side plays the outside host.
 pub(crate) struct Terminator {
     interface: Interface,
@@ -28,10 +38,18 @@ pub(crate) struct Terminator {
     handle: SocketHandle,
     started: Instant,
     mtu: usize,
-    buffer_bytes: usize,
+    sending: Touched,
+    receiving: Touched,
     flight: Flight,
     duplicates: Duplicates,
     stall: Stall,
+}
+
+/// Room to work in, shared by all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    long: Vec<u8>,
+    segment: Vec<u8>,
 }
 
 /// What a connection is doing.
@@ -53,7 +71,7 @@ impl std::fmt::Debug for Terminator {
             f,
             "Terminator({:?}, {} bytes)",
             self.socket().state(),
-            self.buffer_bytes
+            self.buffer_bytes()
         )
     }
 }
@@ -74,6 +92,7 @@ impl Terminator {
         let mut link = Link {
             mtu,
             incoming: None,
+            room: &mut Room::default(),
             emit: &mut |_| {},
         };
         let mut interface = Interface::new(config, &mut link, smoltcp::time::Instant::ZERO);
@@ -107,27 +126,53 @@ impl Terminator {
             handle,
             started: now,
             mtu,
-            buffer_bytes: 2 * capacity,
+            sending: Touched::new(capacity),
+            receiving: Touched::new(capacity),
             flight: Flight::new(capacity),
             duplicates: Duplicates::default(),
             stall: Stall::default(),
         };
-        terminator.handle_packet(now, syn, &mut |_| {});
+        terminator.take_packet(now, syn, &mut |_| {});
         terminator
     }
 
-    /// Bytes of buffer it holds.
+    /// Bytes of memory its buffers have touched.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
+        self.sending.bytes() + self.receiving.bytes()
     }
 
-    /// Takes a packet of the peer. An answer that cannot wait goes to `emit`.
+    /// Takes a packet of the peer, whose checksums are right, with `left` bytes left for buffers.
+    /// An answer that cannot wait goes to `emit`.
     pub(crate) fn handle_packet(
         &mut self,
         now: Instant,
         packet: &[u8],
+        left: usize,
         emit: &mut dyn FnMut(&[u8]),
-    ) {
+    ) -> Result<(), DropReason> {
+        if self.socket().recv_queue() == 0 {
+            self.receiving.handle_empty();
+        }
+        let Ok(layout) = Layout::new(packet) else {
+            return Err(DropReason::MalformedPacket);
+        };
+        let data = packet.len() - layout.headers;
+        if data > 0 {
+            // What arrives ahead of a gap is put where it belongs, which touches a page of its own.
+            let touches = data.max(PAGE);
+            if touches > self.receiving.room(left) {
+                return Err(DropReason::MemoryLimit);
+            }
+            self.receiving.handle_entered(touches);
+        }
+        self.take_packet(now, packet, emit);
+        if self.socket().send_queue() == 0 {
+            self.sending.handle_empty();
+        }
+        Ok(())
+    }
+
+    fn take_packet(&mut self, now: Instant, packet: &[u8], emit: &mut dyn FnMut(&[u8])) {
         let time = self.time(now);
         let normalised = self.duplicates.normalise(packet);
         let packet = normalised
@@ -136,6 +181,7 @@ impl Terminator {
         let mut link = Link {
             mtu: self.mtu,
             incoming: Some(packet),
+            room: &mut Room::default(),
             emit,
         };
         self.interface
@@ -147,7 +193,12 @@ impl Terminator {
 
     /// Gives packets that are due to `emit`, at most [`MAX_BURST`] of them; the rest becomes due
     /// with the next acknowledgement, or a millisecond later.
-    pub(crate) fn poll_transmit(&mut self, now: Instant, emit: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        room: &mut Room,
+        emit: &mut dyn FnMut(&[u8]),
+    ) {
         self.end_stall(now);
         let time = self.time(now);
         let mut emitted = 0;
@@ -160,6 +211,7 @@ impl Terminator {
             let mut link = Link {
                 mtu: self.mtu,
                 incoming: None,
+                room,
                 emit: &mut count,
             };
             self.interface
@@ -215,8 +267,13 @@ impl Terminator {
     }
 
     /// Lends room for what the peer shall get; `fill` says how much of it is filled.
-    pub(crate) fn send(&mut self, now: Instant, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        let allowed = self.flight.room();
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        left: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> usize {
+        let allowed = self.flight.room().min(self.sending.room(left));
         let socket = self.socket_mut();
         if allowed == 0 || !socket.can_send() {
             return 0;
@@ -229,6 +286,7 @@ impl Terminator {
             })
             .unwrap_or(0);
         self.flight.handle_entered(now, filled);
+        self.sending.handle_entered(filled);
         self.stall.handle_queued(now, self.socket().send_queue());
         filled
     }
@@ -239,8 +297,8 @@ impl Terminator {
     }
 
     /// Whether a [`Self::send`] would find a useful amount of room.
-    pub(crate) fn has_room(&self) -> bool {
-        self.socket().can_send() && self.flight.has_room()
+    pub(crate) fn has_room(&self, left: usize) -> bool {
+        self.socket().can_send() && self.flight.has_room() && self.sending.room(left) > 0
     }
 
     /// Whether the peer has said its last and all of it was received.
@@ -291,15 +349,23 @@ impl Terminator {
 }
 
 /// The wire, for the length of one call.
+///
+/// It offers the library what a network card offers the kernel: to compute checksums, and to cut
+/// one long segment into many, so that the library's work is done once for all of them.
 struct Link<'a> {
     mtu: usize,
     incoming: Option<&'a [u8]>,
+    room: &'a mut Room,
     emit: &'a mut dyn FnMut(&[u8]),
 }
 
 struct Incoming<'a>(&'a [u8]);
 
-struct Outgoing<'a>(&'a mut dyn FnMut(&[u8]));
+struct Outgoing<'a> {
+    room: &'a mut Room,
+    emit: &'a mut dyn FnMut(&[u8]),
+    segment_size: Option<NonZeroU16>,
+}
 
 impl Device for Link<'_> {
     type RxToken<'t>
@@ -311,20 +377,25 @@ impl Device for Link<'_> {
     where
         Self: 't;
 
-    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
-        self.incoming
-            .take()
-            .map(|packet| (Incoming(packet), Outgoing(&mut *self.emit)))
+    fn receive(&mut self, now: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
+        let packet = self.incoming.take()?;
+        Some((Incoming(packet), self.transmit(now)?))
     }
 
     fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
-        Some(Outgoing(&mut *self.emit))
+        Some(Outgoing {
+            room: &mut *self.room,
+            emit: &mut *self.emit,
+            segment_size: None,
+        })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
+        capabilities.checksum.tcp = Checksum::None;
+        capabilities.segmentation.tcpv4 = NonZeroUsize::new((self.mtu * MAX_BURST).min(MAX_PACKET));
         capabilities
     }
 }
@@ -337,10 +408,32 @@ impl RxToken for Incoming<'_> {
 
 impl TxToken for Outgoing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = [0; popup_model::MAX_MTU as usize];
-        let packet = &mut packet[..len.min(usize::from(popup_model::MAX_MTU))];
+        let Self {
+            room,
+            emit,
+            segment_size,
+        } = self;
+        let Some(segment_size) = segment_size else {
+            let mut packet = [0; popup_model::MAX_MTU as usize];
+            let packet = &mut packet[..len.min(usize::from(popup_model::MAX_MTU))];
+            let result = f(packet);
+            finish_segment(packet);
+            emit(packet);
+            return result;
+        };
+        let Room { long, segment } = room;
+        if long.len() < len {
+            long.resize(len, 0);
+        }
+        let packet = &mut long[..len];
         let result = f(packet);
-        (self.0)(packet);
+        if let Ok(layout) = Layout::new(packet) {
+            cut(packet, &layout, segment_size.get().into(), segment, emit);
+        }
         result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.segment_size = meta.segmentation_offload_size;
     }
 }

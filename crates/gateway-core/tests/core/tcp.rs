@@ -280,7 +280,7 @@ fn an_outside_that_does_not_read_stops_the_client_and_loses_nothing() {
     let mut world = World::new(1);
     world.outside.reads_at_most = Some(10_000);
     let handle = open(&mut world);
-    let upload = pattern(4_000_000);
+    let upload = pattern(10_000_000);
     let mut sent = 0;
     let fill = |world: &mut World, sent: &mut usize| {
         let socket = world.clients[0].tcp(handle);
@@ -294,7 +294,7 @@ fn an_outside_that_does_not_read_stops_the_client_and_loses_nothing() {
     });
     assert_eq!(world.outside.only().received.len(), 10_000);
     assert!(
-        sent < 2_500_000,
+        sent < 5_000_000,
         "the client was let send {sent} bytes that nobody reads"
     );
     world.outside.only().reads_at_most = None;
@@ -434,6 +434,41 @@ fn without_memory_for_buffers_a_connect_is_refused() {
     );
     assert_eq!(world.drops(DropReason::MemoryLimit), 1);
     assert!(world.outside.only().reset);
+}
+
+#[test]
+fn with_little_memory_left_connections_go_on_in_small_steps() {
+    let limits = Limits {
+        tcp_buffer_bytes: 80 * 1024, // Four connections' least is 64 KiB.
+        ..Limits::for_descriptors(1024)
+    };
+    let mut world = World::with(1, |settings| settings.limits = limits);
+    world.outside.greeting = pattern(300_000);
+    let handles: Vec<_> = (0..4)
+        .map(|_| world.clients[0].connect(SERVER.parse().unwrap()))
+        .collect();
+    world.run_for(SECOND);
+    let taken: usize = world
+        .outside
+        .connections
+        .values()
+        .map(|connection| connection.sent)
+        .sum();
+    assert!(
+        taken <= 80 * 1024 + 4 * 256 * 1024,
+        "{taken} bytes were taken"
+    );
+    let mut got = [0; 4];
+    let done = world.run_until(120 * SECOND, |world| {
+        for (handle, got) in handles.iter().zip(&mut got) {
+            let socket = world.clients[0].tcp(*handle);
+            while socket.can_recv() {
+                *got += socket.recv(|bytes| (bytes.len(), bytes.len())).unwrap();
+            }
+        }
+        got == [300_000; 4]
+    });
+    assert!(done, "{got:?}");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// A connection's buffers are mostly never touched. Mapped afresh, such pages cost nothing; from
 /// the heap they would be cleared, and so be resident. glibc raises its threshold with every large
 /// buffer freed (mallopt(3), `M_MMAP_THRESHOLD`), unless it is set.
+///
+/// Huge pages would make the first byte of a buffer cost 2 MiB.
 pub(crate) fn keep_memory_elastic() {
+    let _ = rustix::process::disable_transparent_huge_pages(true);
     #[cfg(target_env = "gnu")]
     {
         const THRESHOLD: libc::c_int = 128 * 1024;
