@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 ///
 /// Huge pages would make the first byte of a buffer cost 2 MiB.
 pub(crate) fn keep_memory_elastic() {
-    let _ = rustix::process::disable_transparent_huge_pages(true);
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     #[cfg(target_env = "gnu")]
     {
         const THRESHOLD: libc::c_int = 128 * 1024;
