@@ -1,0 +1,222 @@
+//! Many peers in one thread: a TUN device with all their addresses, and a session for each.
+//!
+//! wireguard-go once for each peer would cost more than the client's core has. Nothing is batched
+//! here, which is slow, but the same for every server and every peer.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::lab::{Lab, PORT, SERVER};
+use crate::servers::Peer;
+
+const DEVICE: &str = "crowd0";
+
+/// The crowd. It goes home when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    addresses: Vec<Ipv4Addr>,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// Puts `peers` on the client's machine and sends the internet through their tunnels, each by
+    /// its own address.
+    pub(crate) fn start(
+        lab: &Lab,
+        peers: Vec<Peer>,
+        server_key: popup_model::PublicKey,
+    ) -> Result<Self> {
+        let (device, socket) = lab.client.enter(|| {
+            let device = open_device().context("a TUN device cannot be made")?;
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(SocketAddr::from((SERVER, PORT)))?;
+            socket.set_nonblocking(true)?;
+            socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
+            Ok((device, socket))
+        })?;
+        let addresses = crate::rows::addresses(&peers);
+        for address in &addresses {
+            lab.client
+                .shell(&format!("ip address add {address}/32 dev {DEVICE}"))?;
+        }
+        lab.client.shell(&format!(
+            "ip link set {DEVICE} mtu 1420 up; ip route add 203.0.113.0/24 dev {DEVICE}"
+        ))?;
+        let tunnels = peers.iter().zip(0..).map(|(peer, index)| {
+            let secret = StaticSecret::from(*peer.key.as_bytes());
+            let public = PublicKey::from(*server_key.as_bytes());
+            let tunnel = Tunn::new(secret, public, None, Some(25), index, None);
+            (peer.address, tunnel)
+        });
+        let mut work = Work {
+            device,
+            socket,
+            tunnels: tunnels.collect(),
+            buffer: vec![0; 65536],
+            timers_at: Instant::now(),
+        };
+        let end = Arc::new(AtomicBool::new(false));
+        let ending = Arc::clone(&end);
+        let thread = std::thread::spawn(move || {
+            while !ending.load(Ordering::Relaxed) {
+                work.turn();
+            }
+        });
+        Ok(Self {
+            addresses,
+            end,
+            thread: Some(thread),
+        })
+    }
+
+    /// The peers' addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().copied()
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn open_device() -> io::Result<File> {
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    // SAFETY: all-zero bytes are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(DEVICE.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the request lives through the call, which only reads and writes in it.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result == 0 {
+        Ok(device)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+struct Work {
+    device: File,
+    socket: UdpSocket,
+    tunnels: Vec<(Ipv4Addr, Tunn)>,
+    buffer: Vec<u8>,
+    /// When the sessions' timers were last looked at.
+    timers_at: Instant,
+}
+
+impl Work {
+    fn turn(&mut self) {
+        let patience = Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let mut ready = [
+            PollFd::from_borrowed_fd(self.device.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
+        ];
+        poll(&mut ready, Some(&patience)).ok();
+        self.take_packets();
+        self.take_datagrams();
+        self.keep_time();
+    }
+
+    fn take_packets(&mut self) {
+        let mut packet = [0; 2048];
+        for _ in 0..64 {
+            let Ok(length) = self.device.read(&mut packet) else {
+                return;
+            };
+            let Some(source) = packet.get(12..16).filter(|_| length >= 20) else {
+                continue;
+            };
+            let mut owners = self.tunnels.iter_mut();
+            let Some((_, tunnel)) = owners.find(|(address, _)| address.octets() == source) else {
+                continue;
+            };
+            if let TunnResult::WriteToNetwork(datagram) =
+                tunnel.encapsulate(&packet[..length], &mut self.buffer)
+            {
+                self.socket.send(datagram).ok();
+            }
+        }
+    }
+
+    fn take_datagrams(&mut self) {
+        let mut datagram = [0; 2048];
+        for _ in 0..64 {
+            let Ok(length) = self.socket.recv(&mut datagram) else {
+                return;
+            };
+            let Some((_, tunnel)) = self.tunnels.get_mut(receiver(&datagram[..length])) else {
+                continue;
+            };
+            let mut input = &datagram[..length];
+            loop {
+                match tunnel.decapsulate(None, input, &mut self.buffer) {
+                    TunnResult::WriteToNetwork(reply) => {
+                        self.socket.send(reply).ok();
+                        input = &[];
+                    }
+                    TunnResult::WriteToTunnelV4(packet, _)
+                    | TunnResult::WriteToTunnelV6(packet, _) => {
+                        self.device.write(packet).ok();
+                        break;
+                    }
+                    TunnResult::Done | TunnResult::Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Handshakes that nobody answered, and keepalives.
+    fn keep_time(&mut self) {
+        if self.timers_at.elapsed() < Duration::from_millis(250) {
+            return;
+        }
+        self.timers_at = Instant::now();
+        for (_, tunnel) in &mut self.tunnels {
+            if let TunnResult::WriteToNetwork(datagram) = tunnel.update_timers(&mut self.buffer) {
+                self.socket.send(datagram).ok();
+            }
+        }
+    }
+}
+
+/// Which of our sessions a datagram names: in a response and in data, above the 8 bits that
+/// boringtun keeps for itself.
+fn receiver(datagram: &[u8]) -> usize {
+    let at = match datagram.first() {
+        Some(2) => 8,
+        _ => 4,
+    };
+    let index = datagram.get(at..at + 4).map_or(u32::MAX, |bytes| {
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |value, byte| value << 8 | u32::from(*byte))
+    });
+    (index >> 8) as usize
+}

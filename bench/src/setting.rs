@@ -1,0 +1,89 @@
+//! What the figures were measured on and with.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::options::Options;
+use crate::servers::Kind;
+use crate::tools::Tools;
+
+/// In the order in which it is said.
+pub(crate) fn describe(options: &Options, tools: &Tools) -> Result<Vec<(String, String)>> {
+    let plan = &options.plan;
+    let cores = &plan.cores;
+    let mut setting = vec![
+        ("processor", processor()),
+        ("kernel", first_line("/proc/sys/kernel/osrelease")),
+        (
+            "load before",
+            format!("{}; nice {}", first_line("/proc/loadavg"), options.nice),
+        ),
+        (
+            "cores",
+            format!(
+                "server {}, client {}, internet {}",
+                cores.server, cores.client, cores.internet
+            ),
+        ),
+        ("path", plan.path.describe().to_owned()),
+        ("TCP of the ends", plan.congestion.clone()),
+        (
+            "rounds",
+            format!(
+                "{} with {:?} for each transfer",
+                options.rounds, options.window
+            ),
+        ),
+        (
+            "slowed core",
+            format!("{:.0} % of one", options.share * 100.0),
+        ),
+        (
+            "commit",
+            output("git", &["describe", "--always", "--dirty"]),
+        ),
+        ("client", tools.version("wireguard-go")),
+    ];
+    for kind in &options.servers {
+        let version = match kind {
+            Kind::PopupRaw | Kind::PopupSocket => "this commit, release build".to_owned(),
+            Kind::KernelNat => "the kernel's, with iptables MASQUERADE".to_owned(),
+            kind => tools.version(kind.name()),
+        };
+        setting.push((kind.name(), version));
+    }
+    let own = |(name, value): (&str, String)| (name.to_owned(), value);
+    Ok(setting.into_iter().map(own).collect())
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_once(": "))
+            .map_or("unknown", |(_, value)| value)
+            .to_owned()
+    };
+    let count = text
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    format!(
+        "{count} of {}, model {}",
+        value("model name"),
+        value("model\t")
+    )
+}
+
+fn first_line(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    output.unwrap_or_else(|_| "unknown".to_owned())
+}
