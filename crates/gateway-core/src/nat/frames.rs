@@ -24,10 +24,10 @@ const MAX_PACKET: usize = 65_535;
 const MAX_SINGLES: usize = 8 * 1024 * 1024;
 
 /// Large packets that may wait; beyond, segments stay single.
-const MAX_LARGE: usize = 64;
+const MAX_LARGE: usize = 32;
 
 /// Large buffers kept for reuse.
-const MAX_SPARE: usize = 8;
+const MAX_SPARE: usize = MAX_LARGE;
 
 /// How far back a packet of the same connection is looked for.
 const LOOK_BACK: usize = 16;

@@ -245,19 +245,19 @@ impl PacketLoop {
     }
 
     fn receive_datagrams(&mut self, now: Instant, socket: usize) -> bool {
-        let gateway = &mut self.gateway;
         (0..TURN).all(|_| {
-            self.wireguard[socket].receive(&mut self.receive_buffers, |address, local, datagram| {
-                gateway.handle_datagram(
-                    now,
-                    Endpoint {
-                        address,
-                        local,
-                        socket,
-                    },
-                    datagram,
-                );
-            })
+            let gateway = &mut self.gateway;
+            let buffers = &mut self.receive_buffers;
+            let more = self.wireguard[socket].receive(buffers, |address, local, datagram| {
+                let source = Endpoint {
+                    address,
+                    local,
+                    socket,
+                };
+                gateway.handle_datagram(now, source, datagram);
+            });
+            self.drain(now);
+            more
         })
     }
 

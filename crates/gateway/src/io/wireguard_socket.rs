@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use popup_gateway_core::{Endpoint, Transmit};
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,6 +18,10 @@ const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Largest buffer that UDP_GRO fills at once.
 const RECEIVE_BYTES: usize = 65_536;
+
+/// Buffers for one call of `recvmmsg`. With UDP_GRO a few hold hundreds of datagrams, and few stay
+/// in the processor's cache until what is in them has been sent on.
+const BATCH_SIZE: usize = 8;
 
 /// How long a full send buffer is waited for before the datagrams are dropped. It empties as fast
 /// as the link sends, so this is only reached when the link is down.
