@@ -4,8 +4,9 @@
 #
 #   GATEWAY_MODE  auto (the default), kernel, raw or socket
 #
-# kernel in `auto` means the kernel's own WireGuard. By name it also takes wireguard-go, which needs
-# /dev/net/tun and NET_ADMIN. popup-gateway supervises every mode; without a lease (LEASE_ID), as
+# `auto` tries them in this order; popup-gateway itself chooses between raw and socket. kernel in
+# `auto` means the kernel's own WireGuard. By name it also takes wireguard-go, which needs
+# /dev/net/tun and NET_ADMIN. raw needs NET_RAW, and is given up for socket where it does not work. popup-gateway supervises every mode; without a lease (LEASE_ID), as
 # when the image is run by hand, kernel mode brings up the interface and waits for a signal.
 set -euo pipefail
 

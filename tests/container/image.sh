@@ -74,6 +74,7 @@ cable internet 203.0.113.10 203.0.113.1
 # Instance metadata, which must stay the gateway's own.
 ip -n "$id-internet" address add 169.254.169.254/32 dev lo
 ip -n "$id-gateway" route add 169.254.169.254 via 203.0.113.10
+ip -n "$id-gateway" route add default via 203.0.113.10
 mkdir "$work/www"
 head -c 5000000 /dev/urandom >"$work/www/index.html"
 inside internet python3 -m http.server --directory "$work/www" 80 >/dev/null 2>&1 &
@@ -129,6 +130,7 @@ finish() { # finish WHAT…: SIGTERM, and what must be so afterwards
   took=$((($(date +%s%N) - begun) / 1000000))
   claim "$1: SIGTERM ends it with 0" test "$ended" -eq 0
   claim "$1: within 2 s ($took ms)" test "$took" -lt 2000
+  podman logs "$container" >"$work/last.log" 2>&1
   podman rm "$container" >/dev/null
   container=
 }
@@ -174,7 +176,9 @@ profile() { # profile MODE NAME OPTION…
   claim "$name: with what the peer has used" has_counted
 }
 
-profile socket "docker's default capabilities"
+profile raw "docker's default capabilities"
+claim "docker's default capabilities: given up" grep -q "capabilities are given up" "$work/last.log"
+profile socket "docker's default capabilities, sockets" --env GATEWAY_MODE=socket
 chown -R 65534:65534 "$work"
 profile socket "no capability at all" --cap-drop all --user 65534:65534 --security-opt no-new-privileges
 

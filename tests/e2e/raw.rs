@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::lab::{
-    Client, Documents, Gateway, Internet, Lab, Rights, Settings, Userspace, config_for,
+    Capture, Client, Documents, Far, Gateway, Internet, Lab, Rights, Settings, Userspace,
+    config_for, eventually, pattern, sha256,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -142,4 +143,137 @@ fn every_refused_class_is_refused_by_frames_too() {
     let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
     let conf = gateway.add_peer("phone");
     crate::egress::every_class_is_refused(&lab, &gateway.documents, &conf);
+}
+
+#[test]
+fn peers_do_not_reach_each_other_by_frames() {
+    let lab = Lab::new(Settings::default());
+    let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
+    let (phone, laptop) = (gateway.add_peer("phone"), gateway.add_peer("laptop"));
+    let (one, other) = (lab.client(), lab.client());
+    one.up(&phone.0, Userspace::WireguardGo);
+    other.up(&laptop.0, Userspace::WireguardGo);
+    crate::carries(&one, Duration::from_secs(10));
+    crate::carries(&other, Duration::from_secs(10));
+    let address = laptop.address().to_string();
+    let ping = one.run(5, &["ping", "-c1", "-W2", &address]);
+    assert!(!ping.succeeded(), "{}", ping.text());
+    eventually(crate::REPORTED, "the refusal is counted", || {
+        (gateway.documents.drops("peer_to_peer_refused") > 0).then_some(())
+    });
+}
+
+#[test]
+fn traceroute_shows_the_gateway_the_router_and_the_server() {
+    with_raw_client(|lab, _, client| {
+        let _far = Far::behind(&lab.internet);
+        for probe in ["--sim-queries=1", "--icmp", "--tcp"] {
+            let trace = client.run(
+                30,
+                &["traceroute", "-n", "-q1", "-w3", "-m6", probe, Far::ADDRESS],
+            );
+            let hops: Vec<String> = trace
+                .stdout()
+                .lines()
+                .skip(1)
+                .filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned))
+                .collect();
+            let expected = ["10.8.0.1", Internet::ADDRESS, Far::ADDRESS];
+            assert_eq!(hops, expected, "{probe}: {}", trace.text());
+        }
+    });
+}
+
+#[test]
+fn a_client_learns_of_a_narrow_link_behind_the_gateway() {
+    with_raw_client(|lab, _, client| {
+        let _far = Far::behind(&lab.internet);
+        let bytes = pattern(3_000_000);
+        let file = client.directory().join("narrow");
+        std::fs::write(&file, &bytes).unwrap();
+        let upload = client
+            .curl(
+                60,
+                &[
+                    "--upload-file",
+                    &file.display().to_string(),
+                    &format!("http://{}/", Far::ADDRESS),
+                ],
+            )
+            .expect("an upload over the narrow link");
+        let expected = format!("{} {}\n", bytes.len(), sha256(&bytes));
+        assert_eq!(upload.stdout(), expected);
+        let route = client
+            .run(5, &["ip", "route", "get", Far::ADDRESS])
+            .stdout();
+        assert!(route.contains(&format!("mtu {}", Far::MTU)), "{route}");
+    });
+}
+
+/// With the offloads of the cable off, so that frames cross it as they would cross a real one.
+#[test]
+fn the_wire_shows_packets_without_fault_and_no_reset_by_the_gateways_system() {
+    with_raw_client(|lab, _, client| {
+        lab.host
+            .namespace
+            .shell("ethtool -K internet tx off gro off");
+        let router = lab.internet.namespace();
+        router.shell("ethtool -K host tx off gro off");
+        let capture = Capture::begin(router, "host");
+        let url = format!("http://{}/bytes/3000000", Internet::NAME);
+        let file = client.directory().join("wire");
+        let path = file.display().to_string();
+        client.curl(30, &["--output", &path, &url]).expect("down");
+        client
+            .curl(30, &["--upload-file", &path, &url])
+            .expect("up");
+        crate::browsing::udp_echoes(client, 3);
+        crate::browsing::two_hundred_connections_live_at_once(client);
+        client
+            .run(10, &["ping", "-c2", "-i0.2", Internet::ADDRESS])
+            .expect("ping");
+        let captured = capture.end();
+
+        let from_gateway = captured.matching("ip.src == 203.0.113.1 && tcp.len > 1000");
+        assert!(from_gateway.len() > 2000, "{} segments", from_gateway.len());
+        for fault in [
+            "ip.checksum.status == 0 || tcp.checksum.status == 0",
+            "udp.checksum.status == 0 || icmp.checksum.status == 0",
+            "_ws.malformed || tcp.analysis.out_of_order || tcp.analysis.lost_segment",
+            "tcp.flags.reset == 1",
+            "icmp.type == 3 && icmp.code == 3",
+        ] {
+            let filter = format!("ip.src == 203.0.113.1 && ({fault})");
+            let faults = captured.matching(&filter);
+            assert!(faults.is_empty(), "{fault}: {faults:#?}");
+        }
+        let checked = captured.matching("tcp.checksum.status == 1");
+        assert!(checked.len() > 4000, "{} checksums", checked.len());
+    });
+}
+
+#[test]
+fn the_first_packet_for_an_unknown_neighbour_is_not_lost() {
+    with_raw_client(|lab, _, client| {
+        lab.host.namespace.shell("ip neighbour flush dev internet");
+        let ping = client.run(5, &["ping", "-c1", "-W3", Internet::DNS]);
+        ping.expect("the only ping");
+    });
+}
+
+#[test]
+fn a_neighbour_that_gets_another_ethernet_address_is_found_again() {
+    with_raw_client(|lab, _, client| {
+        // Linux believes a neighbour for 15 to 45 s; this one shall do so for a second.
+        lab.host.namespace.shell(
+            "cd /proc/sys/net/ipv4/neigh/internet
+             echo 1000 >base_reachable_time_ms
+             echo 1 >delay_first_probe_time",
+        );
+        crate::carries(client, Duration::from_secs(10));
+        lab.internet
+            .namespace()
+            .shell("ip link set host address 02:00:00:00:00:77");
+        crate::carries(client, Duration::from_secs(60));
+    });
 }

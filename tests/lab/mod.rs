@@ -12,8 +12,10 @@
 //! that the test holds; when that closes, the kernel ends every process in the box and takes the
 //! interfaces away. Nothing is named outside the boxes, so tests cannot collide.
 
+mod capture;
 mod client;
 mod conf;
+mod far;
 mod gateway;
 mod handler;
 mod host;
@@ -27,8 +29,10 @@ mod traffic;
 
 use std::time::{Duration, Instant};
 
+pub use capture::Capture;
 pub use client::{Client, Userspace};
 pub use conf::Conf;
+pub use far::Far;
 pub use gateway::{Documents, Gateway, config_for};
 pub use handler::Handler;
 pub use host::{Host, OUTER, Rights, Settings, UDP_PORT};

@@ -11,7 +11,7 @@ use std::{fs, thread};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// What the lab needs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
@@ -24,6 +24,11 @@ const TOOLS: [(&str, &str); 12] = [
     ("curl", "curl"),
     ("ping", "iputils-ping"),
     ("dig", "dnsutils"),
+    ("nft", "nftables"),
+    ("traceroute", "traceroute"),
+    ("ethtool", "ethtool"),
+    ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
 ];
 
 /// Fails with the reason and the cure when this machine cannot hold a lab.

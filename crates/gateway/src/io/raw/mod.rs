@@ -37,6 +37,9 @@ pub(crate) use self_test::Proof;
 /// different remotes.
 const MOST_HELD: usize = 8_192;
 
+/// Descriptors kept back for all else.
+const RESERVED_DESCRIPTORS: usize = 128;
+
 /// Why packets cannot leave this way.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
@@ -99,7 +102,7 @@ impl RawSockets {
             address: outside.address,
             mtu: outside.mtu,
             ports: port_block::choose(&ports_of_others(taken)).ok_or(Unavailable::NoPorts)?,
-            held_ports: MOST_HELD.min(descriptors / 2),
+            held_ports: MOST_HELD.min(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2),
         };
         tracing::info!(
             interface = outside.name,
