@@ -105,6 +105,13 @@ impl DropCounters {
         self.0[reason as usize] += 1;
     }
 
+    /// Adds what others have counted.
+    pub fn add(&mut self, others: &Self) {
+        for (count, other) in self.0.iter_mut().zip(others.0) {
+            *count += other;
+        }
+    }
+
     /// How many have been counted for this reason.
     pub fn of(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]

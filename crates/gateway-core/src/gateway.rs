@@ -24,6 +24,7 @@ use crate::peers::{PeerIndex, PeerReport, PeerSpec, Peers};
 use crate::policy::EgressPolicy;
 use crate::reassembly::Reassembly;
 use crate::session::{Interface, Session};
+use crate::shard::{Handover, Others, Shard};
 use crate::tcp::{ConnectFailure, TcpFlows};
 use crate::transmit::{Endpoint, Transmit};
 use crate::udp::UdpMappings;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub peer_to_peer: bool,
     /// How packets leave.
     pub way_out: WayOut,
+    /// Which of the gateways beside each other this is.
+    pub shard: Shard,
     /// For sequence numbers and identifications; from the system's random source.
     pub seed: [u8; 32],
 }
@@ -100,6 +103,7 @@ pub struct FlowCounts {
 pub struct Gateway<I: Interface> {
     interface: I,
     peers: Peers<I::Session>,
+    others: Others,
     tcp: TcpFlows,
     udp: UdpMappings,
     echo: EchoMappings,
@@ -146,6 +150,7 @@ impl<I: Interface> Gateway<I> {
         Self {
             interface,
             peers: Peers::default(),
+            others: Others::new(settings.shard),
             tcp: TcpFlows::default(),
             udp: UdpMappings::default(),
             echo: EchoMappings::default(),
@@ -170,9 +175,10 @@ impl<I: Interface> Gateway<I> {
 
     // ---- configuration ----
 
-    /// Makes `wanted` the set of peers. Peers that stay as they are notice nothing; flows of the
-    /// others end.
-    pub fn set_peers(&mut self, now: Instant, wanted: Vec<PeerSpec>) {
+    /// Makes `wanted` the set of peers, of which this gateway serves its share. Peers that stay as
+    /// they are notice nothing; flows of the others end.
+    pub fn set_peers(&mut self, now: Instant, mut wanted: Vec<PeerSpec>) {
+        self.others.keep_own(&mut wanted);
         for index in self.peers.outdated(&wanted) {
             let cx = context!(self, now);
             self.tcp.remove_peer(cx, index);
@@ -185,7 +191,8 @@ impl<I: Interface> Gateway<I> {
         }
         for spec in wanted {
             if self.peers.index_of_key(&spec.public_key).is_none() {
-                self.peers.insert(&self.interface, spec);
+                self.peers
+                    .insert(&self.interface, self.others.shard(), spec);
             }
         }
     }
@@ -335,6 +342,18 @@ impl<I: Interface> Gateway<I> {
         self.output.drop(DropReason::SendFailed);
     }
 
+    /// Takes what another gateway has handed over. Call [`Self::flush`] after a batch of them.
+    pub fn handle_handover(&mut self, now: Instant, handover: Handover) {
+        match handover {
+            Handover::Datagram { source, bytes } => self.handle_datagram(now, source, &bytes),
+            Handover::Packet(packet) => {
+                if let Err(reason) = self.deliver(now, &packet) {
+                    self.output.drop(reason);
+                }
+            }
+        }
+    }
+
     // ---- time ----
 
     /// Runs everything that is due.
@@ -409,6 +428,11 @@ impl<I: Interface> Gateway<I> {
     /// given back with this call.
     pub fn poll_frame(&mut self) -> Option<Frame<'_>> {
         self.nat.as_mut()?.poll_frame()
+    }
+
+    /// The next thing to hand over, and to which gateway.
+    pub fn poll_handover(&mut self) -> Option<(usize, Handover)> {
+        self.others.next()
     }
 
     /// The next thing to do.

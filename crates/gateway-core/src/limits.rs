@@ -21,6 +21,17 @@ const RESERVED_DESCRIPTORS: usize = 64;
 const TCP_BUFFER_BYTES: usize = 256 * 1024 * 1024;
 
 impl Limits {
+    /// The share of each of `count` gateways beside each other.
+    pub fn shared_by(self, count: usize) -> Self {
+        let flows = (self.flows / count).max(16);
+        Self {
+            flows,
+            flows_per_peer: self.flows_per_peer.min(flows),
+            half_open_per_peer: self.half_open_per_peer.min(flows),
+            tcp_buffer_bytes: self.tcp_buffer_bytes / count,
+        }
+    }
+
     /// The limits that follow from the number of file descriptors the process may open.
     pub fn for_descriptors(descriptors: usize) -> Self {
         let flows = descriptors

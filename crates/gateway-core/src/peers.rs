@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use popup_model::{PresharedKey, PublicKey};
 
 use crate::session::{Interface, Session};
+use crate::shard::Shard;
 use crate::transmit::Endpoint;
 
 /// How long after the last sign of life a session's timers are still run: the session itself
@@ -123,14 +124,21 @@ impl<S: Session> Peers<S> {
             .collect()
     }
 
-    pub(crate) fn insert<I: Interface<Session = S>>(&mut self, interface: &I, spec: PeerSpec) {
+    pub(crate) fn insert<I: Interface<Session = S>>(
+        &mut self,
+        interface: &I,
+        shard: Shard,
+        spec: PeerSpec,
+    ) {
         let free = self
             .slots
             .iter()
             .position(Option::is_none)
             .unwrap_or(self.slots.len());
         let index = PeerIndex(free as u32);
-        let session = interface.session(spec.public_key, spec.preshared_key.as_ref(), index.0);
+        let session_index = shard.session_index(index);
+        let session =
+            interface.session(spec.public_key, spec.preshared_key.as_ref(), session_index);
         self.by_key.insert(spec.public_key, index);
         self.by_address.insert(spec.ipv4, index);
         let peer = Peer {

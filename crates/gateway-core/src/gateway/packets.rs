@@ -13,6 +13,7 @@ use crate::packet::{
 use crate::peers::PeerIndex;
 use crate::policy::Refusal;
 use crate::session::{Interface, Opened, Sender, Session};
+use crate::shard::{Handover, Shard};
 use crate::transmit::Endpoint;
 
 impl<I: Interface> Gateway<I> {
@@ -37,11 +38,23 @@ impl<I: Interface> Gateway<I> {
             .interface
             .identify(source.address.ip(), datagram, &mut cookie)?
         {
-            Sender::Initiator(key) => self
-                .peers
-                .index_of_key(&key)
-                .ok_or(DropReason::UnknownPeer)?,
-            Sender::Index(index) => PeerIndex(index),
+            Sender::Initiator(key) => match self.peers.index_of_key(&key) {
+                Some(index) => index,
+                None => {
+                    let owner = self.others.of_key(&key).ok_or(DropReason::UnknownPeer)?;
+                    return self.hand_over(owner, source, datagram);
+                }
+            },
+            Sender::Index(index) => {
+                let (shard, index) = Shard::of_session_index(index);
+                if self.others.has(shard) {
+                    return self.hand_over(shard, source, datagram);
+                }
+                if shard != self.others.shard().index() {
+                    return Err(DropReason::UnknownSession);
+                }
+                index
+            }
             Sender::Unproven(reply) => {
                 self.output.transmits.push(source, reply.len(), |out| {
                     out[..reply.len()].copy_from_slice(reply);
@@ -54,6 +67,26 @@ impl<I: Interface> Gateway<I> {
         let result = self.open(now, source, datagram, index, &mut opened);
         self.opened = opened;
         result
+    }
+
+    fn hand_over(
+        &mut self,
+        to: usize,
+        source: Endpoint,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let bytes = datagram.to_vec();
+        self.others
+            .hand_over(to, Handover::Datagram { source, bytes })
+    }
+
+    /// Brings a packet that another gateway has let pass to the peer it is for.
+    pub(super) fn deliver(&mut self, now: Instant, packet: &[u8]) -> Result<(), DropReason> {
+        let destination = Parsed::new(packet)?.destination;
+        let cx = context!(self, now);
+        let peer = cx.peers.index_of_address(destination.into());
+        cx.send(peer.ok_or(DropReason::PeerNotConnected)?, packet);
+        Ok(())
     }
 
     fn open(
@@ -262,17 +295,26 @@ impl<I: Interface> Gateway<I> {
             cx.answer_unreachable(index, &packet, Unreachable::Prohibited);
             return Err(DropReason::PeerToPeerRefused);
         }
-        let Some(other) = cx.peers.index_of_address(packet.destination.into()) else {
+        let other = cx.peers.index_of_address(packet.destination.into());
+        let elsewhere = self.others.of_address(packet.destination);
+        if other.is_none() && elsewhere.is_none() {
             cx.answer_unreachable(index, &packet, Unreachable::Host);
             return Err(DropReason::PeerNotConnected);
-        };
+        }
         if packet.ttl <= 1 {
             cx.answer_time_exceeded(index, &packet);
             return Err(DropReason::TtlExceeded);
         }
         let len = packet.bytes.len();
         decrement_ttl(&mut bytes[..len]);
-        cx.send(other, &bytes[..len]);
+        match (other, elsewhere) {
+            (Some(other), _) => cx.send(other, &bytes[..len]),
+            (None, Some(owner)) => {
+                let packet = Handover::Packet(bytes[..len].to_vec());
+                self.others.hand_over(owner, packet)?;
+            }
+            (None, None) => {}
+        }
         Ok(())
     }
 }

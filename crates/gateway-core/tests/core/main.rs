@@ -8,6 +8,7 @@
 
 mod raw;
 mod routing;
+mod shards;
 mod steady_state;
 mod support;
 mod tcp;

@@ -146,6 +146,7 @@ impl Control {
                 limits: way.limits,
                 peer_to_peer: self.settings.peer_to_peer,
                 way_out: way.core,
+                shard: Default::default(),
                 seed,
             },
         );

@@ -9,5 +9,5 @@ mod world;
 
 pub(crate) use client::Client;
 pub(crate) use outside::Answer;
-pub(crate) use plain::message;
-pub(crate) use world::{Link, SentFrame, World, peer_spec};
+pub(crate) use plain::{Plain, initiation, message};
+pub(crate) use world::{Link, SentFrame, World, endpoint, peer_spec};

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use popup_gateway_core::session::OVERHEAD;
 use popup_gateway_core::{
-    EgressPolicy, Endpoint, Gateway, Limits, Offload, PeerSpec, Received, Settings, UdpMapping,
+    EgressPolicy, Endpoint, Gateway, Limits, Offload, PeerSpec, Received, Settings, Shard,
+    UdpMapping,
 };
 use popup_model::{PublicKey, TunnelNetworks};
 use rand::rngs::StdRng;
@@ -110,6 +111,7 @@ impl World {
             limits: Limits::for_descriptors(1024),
             peer_to_peer: false,
             way_out: popup_gateway_core::WayOut::Sockets { echo: true },
+            shard: Shard::default(),
             seed: [7; 32],
         };
         change(&mut settings);
