@@ -112,6 +112,7 @@ fn a_handshake_and_data_at_the_wrong_gateway_are_handed_over() {
         assert_eq!(pair.hand_over(), 1);
         let refused = pair.gateways[client % 2].drops().of(DropReason::NoService);
         assert_eq!(refused as usize, client / 2 + 1);
+        assert_eq!(pair.sent(client % 2).len(), 1, "the refusal");
     }
 }
 
