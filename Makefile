@@ -5,7 +5,7 @@ CONF ?= popup.conf
 URL ?= http://example.com/
 
 .DEFAULT_GOAL := help
-.PHONY: help run try test lint package image run-azure-sim bench-cold-start clean
+.PHONY: help run try test lint package image run-azure-sim bench bench-soak bench-crypto bench-cold-start clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,15 @@ image: ## Build the gateway's image without a registry, as the tests do
 
 run-azure-sim: ## Run everything against simulations of Azure, in namespaces of its own (root)
 	@scripts/run-azure-sim.sh
+
+bench: ## Measure the gateway against its neighbours, in namespaces (root); ARGS="--quick" for a short run
+	@scripts/bench.sh $(ARGS)
+
+bench-soak: ## Carry 20 GB through the gateway and check every byte (root)
+	@scripts/bench.sh soak 20 $(ARGS)
+
+bench-crypto: ## Time what one packet costs in each library that could carry it
+	@cd bench/crypto && CARGO_TARGET_DIR=../../target/bench-crypto cargo bench --locked
 
 bench-cold-start: ## Time the handler from its start to its first answer
 	@cargo bench -p popup-vpn --bench cold_start

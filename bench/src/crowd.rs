@@ -182,7 +182,8 @@ impl Work {
                     }
                     TunnResult::WriteToTunnelV4(packet, _)
                     | TunnResult::WriteToTunnelV6(packet, _) => {
-                        self.device.write(packet).ok();
+                        // One write is one packet.
+                        self.device.write_all(packet).ok();
                         break;
                     }
                     TunnResult::Done | TunnResult::Err(_) => break,

@@ -104,6 +104,7 @@ fn prepare(options: &Options) -> Result<()> {
         rustix::process::geteuid().is_root(),
         "the bench makes network namespaces and so needs root: run `sudo make bench`"
     );
+    lab::sweep()?;
     limits::raise_files()?;
     rustix::process::setpriority_process(None, options.nice)?;
     lab::cores::pin_self(&options.plan.cores.client)

@@ -1,6 +1,7 @@
 //! The table, and the document around it.
 
 mod figures;
+mod goals;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::options::Options;
 use crate::results::{Results, Summary};
 use crate::servers::Kind;
-use figures::{FIGURES, Figure};
+use figures::FIGURES;
 
 /// Prints the table, and writes the document if one was asked for.
 pub(crate) fn publish(results: &Results, options: &Options) -> Result<()> {
@@ -19,7 +20,14 @@ pub(crate) fn publish(results: &Results, options: &Options) -> Result<()> {
         crate::say(&format!("note: {note}"))?;
     }
     if let Some(path) = &options.document {
-        let text = document(results)?;
+        let mut text = document(results)?;
+        // What was found out about the figures is written by people.
+        if let Ok(old) = fs::read_to_string(path)
+            && let Some(at) = old.find(BY_HAND)
+        {
+            text.truncate(text.find(BY_HAND).unwrap_or(text.len()));
+            text += &old[at..];
+        }
         fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())
@@ -45,7 +53,7 @@ fn table(results: &Results) -> Result<String> {
             let reference = results.rounds(Kind::WireguardGo, figure.name);
             row.extend(summaries.iter().zip(&kinds).map(|(summary, kind)| {
                 let reference = reference.filter(|_| *kind != Kind::WireguardGo && figure.ratio);
-                cell(figure, *summary, reference)
+                cell(*summary, reference)
             }));
             rows.push(row);
         }
@@ -74,15 +82,9 @@ fn table(results: &Results) -> Result<String> {
 }
 
 /// `median [min-max] (ratio to wireguard-go)`.
-fn cell(figure: &Figure, summary: Option<Summary>, reference: Option<Summary>) -> String {
+fn cell(summary: Option<Summary>, reference: Option<Summary>) -> String {
     let Some(summary) = summary else {
         return "–".to_owned();
-    };
-    let number = |value: f64| match value.abs() {
-        0.0..0.0005 => "0".to_owned(),
-        0.0..9.995 => format!("{value:.2}"),
-        0.0..99.95 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
     };
     let mut text = number(summary.median);
     if summary.rounds > 1 && summary.min < summary.max {
@@ -92,12 +94,21 @@ fn cell(figure: &Figure, summary: Option<Summary>, reference: Option<Summary>) -
         let ratio = summary.median / reference.median;
         text += &format!(" ({}x)", number(ratio));
     }
-    debug_assert!(!figure.name.is_empty());
     text
 }
 
+/// Three digits or so.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0..0.0005 => "0".to_owned(),
+        0.0..9.995 => format!("{value:.2}"),
+        0.0..99.95 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
 fn document(results: &Results) -> Result<String> {
-    let mut text = figures::INTRODUCTION.to_owned();
+    let mut text = INTRODUCTION.to_owned();
     text += "\n## Measured on\n\n| | |\n|---|---|\n";
     for (name, value) in &results.setting {
         writeln!(text, "| {name} | {} |", value.replace('|', "/"))?;
@@ -109,12 +120,38 @@ fn document(results: &Results) -> Result<String> {
         writeln!(text, "* **{}**: {}", figure.title, figure.meaning)?;
     }
     text += "\n## Goals\n\n";
-    text += &figures::goals(results)?;
+    text += &goals::table(results)?;
     if !results.notes.is_empty() {
         text += "\n## Notes of this run\n\n";
         for note in &results.notes {
             writeln!(text, "* {}", note.replace('\n', " "))?;
         }
     }
+    text += BY_HAND;
     Ok(text)
 }
+
+/// Where the generated part ends.
+const BY_HAND: &str = "\n<!-- What follows is written by hand. -->\n";
+
+const INTRODUCTION: &str = "# Benchmarks
+
+`make bench` measures all servers in one run and writes this page; `make bench ARGS=--help` names its
+options. It needs root and Linux 6.1 or newer, and touches nothing outside network namespaces of its
+own. `make bench-soak` carries 20 GB and looks at every byte.
+
+```text
+ [client] wireguard-go + TUN ── 1500-byte cable ── [server] ── 1500-byte cable ── [internet]
+```
+
+* The client is the same for all: a current wireguard-go, with UDP GSO and GRO. Older ones, such as
+  Debian 12's, have neither, and would flatter us.
+* The server's core runs the server and the threads that receive for its network cards (threaded
+  NAPI), nothing else of the bench. What receiving costs is thus paid for by the receiver, as with
+  real cards. The bench's bulk receivers take bytes without copying them.
+* Server CPU time is what the scheduler gave to the server's processes, to its cards' threads and to
+  its core's softirq thread.
+* Rounds go from server to server, so that what drifts in the machine hits all alike.
+* popup-raw runs as an unprivileged user with CAP_NET_RAW, popup-socket and wgslirpy as one without
+  any capability, the others as root with a TUN device and iptables MASQUERADE.
+";

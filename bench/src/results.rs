@@ -90,7 +90,7 @@ impl Summary {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
         let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 0 {
+        let median = if sorted.len().is_multiple_of(2) {
             (sorted.get(middle.checked_sub(1)?)? + sorted.get(middle)?) / 2.0
         } else {
             *sorted.get(middle)?

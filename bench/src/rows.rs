@@ -13,7 +13,7 @@ use crate::load::bulk::{self, Direction, Streams};
 use crate::load::{flows, http, latency, udp};
 use crate::options::Options;
 use crate::results::Figures;
-use crate::servers::{Client, Kind, Memory, Peer, Server, peers};
+use crate::servers::{Client, Kind, Memory, Peer, Server, drops, peers};
 use crate::tools::Tools;
 
 /// A kind of row. Some give more than one figure.
@@ -218,6 +218,7 @@ impl Bench {
             let done = self.transfer(direction, streams, options)?;
             figures.add(&name, done.gbit_per_second());
             figures.add(&format!("{name}-cpu"), done.cpu_seconds_per_gb());
+            figures.add(&format!("{name}-nic"), done.kernel_seconds_per_gb());
             figures.add(&format!("{name}-core"), done.used.share() * 100.0);
             let (busy, ours) = (done.used.core_busy.as_secs_f64(), done.used.seconds());
             if busy > ours * 1.15 + 0.1 {
@@ -281,6 +282,9 @@ impl Bench {
         let microseconds = used.seconds() * 1e6 / done.complete as f64;
         figures.add("http-cpu", microseconds);
         figures.add("http-core", used.share() * 100.0);
+        if done.failed > 0 {
+            self.explain("http", figures);
+        }
         if self.server.kind.is_vpn() {
             figures.add("http-rss", mebibytes(self.server.memory(Memory::Peak)?));
         }
@@ -295,8 +299,20 @@ impl Bench {
         if self.server.kind.is_vpn() {
             figures.add("flows-rss", mebibytes(self.server.memory(Memory::Now)?));
         }
+        let failed = done.failed;
         drop(done.open);
+        if failed > 0 {
+            self.explain("flows", figures);
+        }
         Ok(())
+    }
+
+    /// Notes why connections have failed. The gateway reports every few seconds.
+    fn explain(&self, row: &str, figures: &mut Figures) {
+        std::thread::sleep(Duration::from_secs(6));
+        if let Some(drops) = drops(self.server.kind, &self.lab) {
+            figures.note(&format!("{row}: {drops}"));
+        }
     }
 
     fn far(&self, options: &Options, figures: &mut Figures, name: &str) -> Result<()> {

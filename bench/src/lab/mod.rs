@@ -67,7 +67,9 @@ pub(crate) struct Lab {
 impl Lab {
     /// A lab; with an impairment, between the client and the server.
     pub(crate) fn new(plan: &Plan, impairment: Option<Impairment>) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("popup-bench-").tempdir()?;
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("{DIRECTORY}{}-", std::process::id()))
+            .tempdir()?;
         make_public(directory.path())?;
         let (client, internet) = (Namespace::new("")?, Namespace::new("")?);
         let server = Namespace::new("echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range")?;
@@ -143,6 +145,24 @@ impl Lab {
     pub(crate) fn has_relay(&self) -> bool {
         self.relay.is_some()
     }
+}
+
+/// The beginning of the names of the labs' directories; the bench's process number follows.
+const DIRECTORY: &str = "popup-bench-";
+
+/// Removes what benches that were killed have left. Their boxes are gone with them.
+pub(crate) fn sweep() -> Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY));
+        let owner = rest.and_then(|rest| rest.split('-').next());
+        if let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok())
+            && !FilePath::new(&format!("/proc/{owner}")).exists()
+        {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn make_public(directory: &FilePath) -> Result<()> {

@@ -37,6 +37,11 @@ impl Transferred {
         self.used.seconds() / (self.total() / 1e9)
     }
 
+    /// The part of the cost that is the receiving threads' of the server's cards.
+    pub(crate) fn kernel_seconds_per_gb(&self) -> f64 {
+        self.used.kernel.as_secs_f64() / (self.total() / 1e9)
+    }
+
     fn total(&self) -> f64 {
         self.bytes.iter().sum::<u64>() as f64
     }

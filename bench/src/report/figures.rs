@@ -1,11 +1,4 @@
-//! What is shown, what it means, and what it is to be.
-
-use std::fmt::Write as _;
-
-use anyhow::Result;
-
-use crate::results::Results;
-use crate::servers::Kind;
+//! What is shown, and what it means.
 
 /// A line of the table.
 #[derive(Debug)]
@@ -37,7 +30,7 @@ const fn figure(
 }
 
 /// In the order of the table.
-pub(super) const FIGURES: [Figure; 50] = [
+pub(super) const FIGURES: [Figure; 54] = [
     figure(
         "tcp-down-1",
         "TCP down, 1 stream",
@@ -53,6 +46,13 @@ pub(super) const FIGURES: [Figure; 50] = [
         "what the server's processes, its cards' receiving threads and its core's softirq thread have used for each GB that arrived.",
     ),
     figure(
+        "tcp-down-1-nic",
+        "TCP down, 1 stream: of that, cards",
+        "server CPU-s/GB",
+        false,
+        "the part of the cost that is the receiving threads': driver, GRO, and whatever the kernel does with a packet before a process has it. Of kernel NAT it is all.",
+    ),
+    figure(
         "tcp-down-1-core",
         "TCP down, 1 stream: server's core",
         "% used",
@@ -65,6 +65,13 @@ pub(super) const FIGURES: [Figure; 50] = [
         "TCP up, 1 stream: cost",
         "server CPU-s/GB",
         true,
+        "",
+    ),
+    figure(
+        "tcp-up-1-nic",
+        "TCP up, 1 stream: of that, cards",
+        "server CPU-s/GB",
+        false,
         "",
     ),
     figure(
@@ -83,6 +90,13 @@ pub(super) const FIGURES: [Figure; 50] = [
         "",
     ),
     figure(
+        "tcp-down-8-nic",
+        "TCP down, 8 streams: of that, cards",
+        "server CPU-s/GB",
+        false,
+        "",
+    ),
+    figure(
         "tcp-down-8-core",
         "TCP down, 8 streams: server's core",
         "% used",
@@ -95,6 +109,13 @@ pub(super) const FIGURES: [Figure; 50] = [
         "TCP up, 8 streams: cost",
         "server CPU-s/GB",
         true,
+        "",
+    ),
+    figure(
+        "tcp-up-8-nic",
+        "TCP up, 8 streams: of that, cards",
+        "server CPU-s/GB",
+        false,
         "",
     ),
     figure(
@@ -312,11 +333,8 @@ pub(super) const FIGURES: [Figure; 50] = [
     figure("idle-rss", "idle: memory", "MiB", false, ""),
 ];
 
-pub(super) const INTRODUCTION: &str = "";
-
-pub(super) fn goals(results: &Results) -> Result<String> {
-    let mut text = String::new();
-    writeln!(text, "{}", results.notes.len())?;
-    let _ = Kind::ALL;
-    Ok(text)
+/// The figure with this name, which must be one of the table.
+pub(super) fn figure_named(name: &str) -> &'static Figure {
+    let found = FIGURES.iter().find(|figure| figure.name == name);
+    found.unwrap_or_else(|| unreachable!("no figure is called {name}"))
 }

@@ -163,6 +163,13 @@ impl Server {
     }
 }
 
+/// What the server says of packets that it has refused, if it says anything.
+pub(crate) fn drops(kind: Kind, lab: &Lab) -> Option<String> {
+    matches!(kind, Kind::PopupRaw | Kind::PopupSocket)
+        .then(|| popup::drops(lab))
+        .flatten()
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let Some(process) = &mut self.process else {

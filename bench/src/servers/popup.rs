@@ -93,6 +93,14 @@ pub(super) fn start(lab: &Lab, tools: &Tools, peers: &[Peer], mode: Mode) -> Res
     })
 }
 
+/// What the gateway has refused, as it says itself.
+pub(super) fn drops(lab: &Lab) -> Option<String> {
+    let state = lab.directory().join("state");
+    let status = read::<StatusDocument>(&state, Container::Status, "local.status.json");
+    let drops = status.ok()??.drops;
+    (!drops.is_empty()).then(|| format!("the gateway's drops so far: {drops:?}"))
+}
+
 fn write_documents(
     state: &Path,
     peers: &[Peer],
