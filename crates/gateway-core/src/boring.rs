@@ -23,7 +23,8 @@ const HANDSHAKES_PER_SECOND: u64 = 200;
 /// than this is ticked before it is used, or its new keys would be born expired.
 const STALE_CLOCK: Duration = Duration::from_millis(500);
 
-/// The interface's key, shared by all sessions.
+/// The interface's key, shared by all sessions. Copies share what they know of load, too.
+#[derive(Clone)]
 pub struct BoringInterface {
     private: x25519::StaticSecret,
     public: x25519::PublicKey,

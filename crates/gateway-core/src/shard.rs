@@ -49,6 +49,11 @@ impl Shard {
         self.index as usize
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
     /// Which gateway serves the peer with this tunnel address.
     fn of_address(&self, address: Ipv4Addr) -> u32 {
         address.to_bits() % self.count

@@ -97,8 +97,8 @@ fn keep_only(kept: CapabilitySet) -> io::Result<()> {
 pub(crate) struct PortOpener(Option<Privileged>);
 
 struct Privileged {
-    ports: std::sync::mpsc::Sender<Vec<u16>>,
-    thread: std::thread::JoinHandle<Vec<io::Result<WireGuardSocket>>>,
+    wanted: std::sync::mpsc::Sender<(Vec<u16>, usize)>,
+    thread: std::thread::JoinHandle<Vec<io::Result<Vec<WireGuardSocket>>>>,
 }
 
 impl PortOpener {
@@ -107,12 +107,12 @@ impl PortOpener {
         Self(None)
     }
 
-    /// Opens a socket for each port.
-    pub(crate) fn open(self, ports: &[u16]) -> Vec<io::Result<WireGuardSocket>> {
+    /// Opens `count` sockets for each port.
+    pub(crate) fn open(self, ports: &[u16], count: usize) -> Vec<io::Result<Vec<WireGuardSocket>>> {
         match self.0 {
-            None => open_all(ports),
+            None => open_all(ports, count),
             Some(privileged) => {
-                let _ = privileged.ports.send(ports.to_vec());
+                let _ = privileged.wanted.send((ports.to_vec(), count));
                 let opened = privileged.thread.join();
                 opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             }
@@ -122,14 +122,18 @@ impl PortOpener {
 
 impl Privileged {
     fn start() -> io::Result<Self> {
-        let (ports, wanted) = std::sync::mpsc::channel::<Vec<u16>>();
+        let (wanted, asked) = std::sync::mpsc::channel::<(Vec<u16>, usize)>();
         let thread = std::thread::Builder::new()
             .name("ports".to_owned())
-            .spawn(move || open_all(&wanted.recv().unwrap_or_default()))?;
-        Ok(Self { ports, thread })
+            .spawn(move || {
+                let (ports, count) = asked.recv().unwrap_or_default();
+                open_all(&ports, count)
+            })?;
+        Ok(Self { wanted, thread })
     }
 }
 
-fn open_all(ports: &[u16]) -> Vec<io::Result<WireGuardSocket>> {
-    ports.iter().copied().map(WireGuardSocket::bind).collect()
+fn open_all(ports: &[u16], count: usize) -> Vec<io::Result<Vec<WireGuardSocket>>> {
+    let bind = |port: &u16| WireGuardSocket::bind(*port, count);
+    ports.iter().map(bind).collect()
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use popup_gateway_core::EgressPolicy;
+use popup_gateway_core::{EgressPolicy, Shard};
 use popup_model::{LeaseId, Region};
 
 pub(crate) use mode::{KernelSettings, Mode, ProbeTarget};
@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     /// What `raw` mode is tested against; the account of the documents when it is not said.
     pub(crate) probe_target: Option<ProbeTarget>,
+    /// Packet loops: as many as processors, unless it is said.
+    pub(crate) threads: usize,
 }
 
 /// Everything that is wrong with the environment.
@@ -54,6 +56,7 @@ impl Settings {
         let peer_to_peer = reader.parsed::<bool>("PEER_TO_PEER", Some("false"));
         let mode = reader.mode();
         let probe_target = reader.probe_target(storage.as_ref());
+        let threads = reader.threads();
         let uapi_dir = (reader.environment)("WG_UAPI_DIR")
             .filter(|text| !text.is_empty())
             .map(PathBuf::from);
@@ -66,6 +69,7 @@ impl Settings {
             policy,
             peer_to_peer,
             mode,
+            threads,
         ) {
             (
                 Some(region),
@@ -76,6 +80,7 @@ impl Settings {
                 Some(policy),
                 Some(peer_to_peer),
                 Some(mode),
+                Some(threads),
             ) if problems.is_empty() => Ok(Self {
                 region,
                 storage,
@@ -87,6 +92,7 @@ impl Settings {
                 uapi_dir,
                 mode,
                 probe_target,
+                threads,
             }),
             _ => Err(SettingsError(problems)),
         }
@@ -131,6 +137,24 @@ impl Reader<'_> {
         text.parse()
             .map_err(|error| self.problems.push(format!("{name}: {error}")))
             .ok()
+    }
+
+    /// A container's share of the processors counts, where it has one.
+    fn threads(&mut self) -> Option<usize> {
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match (self.environment)("GATEWAY_THREADS").as_deref() {
+            None | Some("" | "auto") => Some(all.min(Shard::MAX)),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|threads| (1..=Shard::MAX).contains(threads)),
+        };
+        if threads.is_none() {
+            let most = Shard::MAX;
+            self.problems
+                .push(format!("GATEWAY_THREADS: auto, or 1 to {most}"));
+        }
+        threads
     }
 
     /// The interface's name becomes a file name; Linux allows 15 characters.
@@ -200,6 +224,15 @@ mod tests {
         let text = error.unwrap_err().to_string();
         for name in ["LEASE_ID", "EGRESS_ALLOW", "GATEWAY_MODE"] {
             assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_loops_as_processors_unless_it_is_said() {
+        assert!(settings(&[]).unwrap().threads >= 1);
+        assert_eq!(settings(&[("GATEWAY_THREADS", "3")]).unwrap().threads, 3);
+        for wrong in ["0", "17", "many"] {
+            assert!(settings(&[("GATEWAY_THREADS", wrong)]).is_err());
         }
     }
 

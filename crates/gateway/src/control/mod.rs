@@ -134,23 +134,30 @@ impl Control {
         let way = way_out::open(prepared, &self.settings, &config.ports).await?;
         tracing::info!(mode = way.name, "packets leave: {}", way.reason);
         self.reporter.mode = (way.name, way.reason);
-        let mut seed = [0; 32];
-        rand::rngs::OsRng.try_fill_bytes(&mut seed)?;
         let mut policy = self.settings.policy.clone();
         policy.set_own_addresses(io::own_ipv4_addresses()?);
-        let core = Gateway::new(
-            BoringInterface::new(key),
-            CoreSettings {
+        let interface = BoringInterface::new(key);
+        let limits = way.limits.shared_by(way.shares.len());
+        let mut parts = Vec::new();
+        for share in way.shares {
+            let mut seed = [0; 32];
+            rand::rngs::OsRng.try_fill_bytes(&mut seed)?;
+            let settings = CoreSettings {
                 networks: config.networks,
-                policy,
-                limits: way.limits,
+                policy: policy.clone(),
+                limits,
                 peer_to_peer: self.settings.peer_to_peer,
-                way_out: way.core,
-                shard: Default::default(),
+                way_out: share.core,
+                shard: share.shard,
                 seed,
-            },
-        );
-        let packets = io::start(core, way.wireguard, way.raw)?;
+            };
+            parts.push(io::LoopParts {
+                gateway: Gateway::new(interface.clone(), settings),
+                wireguard: share.wireguard,
+                raw: share.raw,
+            });
+        }
+        let packets = io::start(parts)?;
         if let Some(directory) = &self.settings.uapi_dir
             && let Err(error) = uapi::start(
                 directory,

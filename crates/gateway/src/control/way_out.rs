@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 use std::time::Duration;
 
-use popup_gateway_core::{Limits, WayOut};
+use popup_gateway_core::{Limits, Shard, WayOut};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -19,7 +19,8 @@ const RAW_FLOWS: usize = 65_536;
 
 /// What needs a privilege, done before the process has given it up.
 pub(crate) struct Prepared {
-    raw: Result<RawSockets, String>,
+    /// One for each loop.
+    raw: Result<Vec<RawSockets>, String>,
     ports: PortOpener,
 }
 
@@ -28,7 +29,10 @@ impl Prepared {
     /// called before there is another thread.
     pub(crate) fn new(settings: &Settings) -> std::io::Result<Self> {
         let raw = match settings.mode {
-            Mode::Raw | Mode::Auto => RawSockets::open().map_err(|error| not_raw(&error)),
+            Mode::Raw | Mode::Auto => Shard::all(settings.threads)
+                .map(|_| RawSockets::open())
+                .collect::<Result<_, _>>()
+                .map_err(|error| not_raw(&error)),
             Mode::Socket => Err("asked for by name".to_owned()),
             Mode::Kernel(_) => Err(String::new()),
         };
@@ -44,8 +48,14 @@ impl Prepared {
 pub(super) struct Way {
     pub(super) name: &'static str,
     pub(super) reason: String,
-    pub(super) core: WayOut,
     pub(super) limits: Limits,
+    pub(super) shares: Vec<Share>,
+}
+
+/// What one loop gets of it.
+pub(super) struct Share {
+    pub(super) shard: Shard,
+    pub(super) core: WayOut,
     pub(super) wireguard: Vec<WireGuardSocket>,
     pub(super) raw: Option<RawPath>,
 }
@@ -57,55 +67,90 @@ pub(super) async fn open(
     ports: &[u16],
 ) -> anyhow::Result<Way> {
     let descriptors = io::raise_descriptor_limit();
-    let opened = ports.iter().zip(prepared.ports.open(ports));
-    let wireguard = opened
-        .map(|(port, socket)| {
-            socket.map_err(|error| anyhow::anyhow!("UDP port {port} cannot be opened: {error}"))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let shards: Vec<Shard> = Shard::all(settings.threads).collect();
+    let opened = prepared.ports.open(ports, shards.len());
+    let mut wireguard: Vec<Vec<WireGuardSocket>> = shards.iter().map(|_| Vec::new()).collect();
+    for (port, sockets) in ports.iter().zip(opened) {
+        let sockets = sockets
+            .map_err(|error| anyhow::anyhow!("UDP port {port} cannot be opened: {error}"))?;
+        for (share, socket) in wireguard.iter_mut().zip(sockets) {
+            share.push(socket);
+        }
+    }
     let raw = match prepared.raw {
         Ok(sockets) => {
             let (target, ports) = (settings.probe_target.clone(), ports.to_vec());
-            let target = resolve(target).await;
-            spawn_blocking(move || sockets.prepare(&ports, descriptors, target))
+            let (target, shards) = (resolve(target).await, shards.clone());
+            spawn_blocking(move || prepare(sockets, &shards, &ports, descriptors, target))
                 .await?
                 .map_err(|error| not_raw(&error))
         }
         Err(reason) => Err(reason),
     };
     let limits = Limits::for_descriptors(descriptors);
+    let sockets = shards.iter().copied().zip(wireguard);
     Ok(match raw {
-        Ok((raw, proof)) => Way {
+        Ok((paths, proof)) => Way {
             name: "raw",
             reason: match proof {
                 Proof::Passed => "CAP_NET_RAW, and the self-test has passed".to_owned(),
                 Proof::Untested(why) => format!("CAP_NET_RAW, untested: {why}"),
             },
-            core: WayOut::Raw(raw.settings()),
             limits: Limits {
                 flows: RAW_FLOWS,
                 flows_per_peer: RAW_FLOWS / 2,
                 ..limits
             },
-            wireguard,
-            raw: Some(raw),
+            shares: sockets
+                .zip(paths)
+                .map(|((shard, wireguard), raw)| Share {
+                    shard,
+                    core: WayOut::Raw(raw.settings()),
+                    wireguard,
+                    raw: Some(raw),
+                })
+                .collect(),
         },
         Err(reason) => {
             if matches!(settings.mode, Mode::Raw) {
                 tracing::warn!("raw mode was asked for and cannot be had: {reason}");
             }
+            let echo = io::echo_available();
             Way {
                 name: "socket",
                 reason,
-                core: WayOut::Sockets {
-                    echo: io::echo_available(),
-                },
                 limits,
-                wireguard,
-                raw: None,
+                shares: sockets
+                    .map(|(shard, wireguard)| Share {
+                        shard,
+                        core: WayOut::Sockets { echo },
+                        wireguard,
+                        raw: None,
+                    })
+                    .collect(),
             }
         }
     })
+}
+
+/// Makes every loop's sockets ready; the first tests the way for all.
+fn prepare(
+    sockets: Vec<RawSockets>,
+    shards: &[Shard],
+    ports: &[u16],
+    descriptors: usize,
+    target: Option<SocketAddrV4>,
+) -> Result<(Vec<RawPath>, Proof), Unavailable> {
+    let mut paths = Vec::new();
+    let mut first = None;
+    for (sockets, shard) in sockets.into_iter().zip(shards) {
+        let target = target.filter(|_| first.is_none());
+        let (path, proof) = sockets.prepare(*shard, ports, descriptors, target)?;
+        paths.push(path);
+        first.get_or_insert(proof);
+    }
+    let proof = first.unwrap_or(Proof::Untested("there is no loop"));
+    Ok((paths, proof))
 }
 
 fn not_raw(why: &Unavailable) -> String {

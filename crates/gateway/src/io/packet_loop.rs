@@ -1,19 +1,18 @@
 //! The packet loop: one thread that waits, takes a batch of input, and runs it to completion.
+//!
+//! On a host with several processors there are as many loops, with sockets, peers and flows of
+//! their own; only what arrives at the wrong one crosses from one to another.
 
 use std::io;
-use std::net::Ipv4Addr;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
-use popup_gateway_core::{
-    BoringInterface, Command, DropCounters, Endpoint, FlowCounts, Gateway, PeerReport, PeerSpec,
-    UdpMapping,
-};
-use popup_model::PublicKey;
+use popup_gateway_core::{BoringInterface, Command, Endpoint, Gateway, Handover, UdpMapping};
 
 use super::echo_sockets::EchoSockets;
+use super::loop_handle::{Input, LoopEnd, LoopHandle, Snapshot};
 use super::raw::RawPath;
 use super::registry::{Owner, Registry};
 use super::splices::Splices;
@@ -26,106 +25,11 @@ const TURN: usize = 8;
 /// Bytes of frames that are read before the core's answers to them leave.
 const FRAMES_AT_ONCE: usize = 256 * 1024;
 
+/// What may wait to be taken over by a loop.
+const HANDOVERS: usize = 1024;
+
 /// Counted for frames that are shorter, so that a flood of stumps is a batch, too.
 const SMALLEST_FRAME: usize = 64;
-
-/// What the control loop asks of the packet loop.
-pub(crate) enum Input {
-    /// Make these the peers.
-    SetPeers(Vec<PeerSpec>),
-    /// Add what was counted before a restart: received, sent.
-    AddToCounters(Vec<(PublicKey, u64, u64)>),
-    /// These are the host's own addresses, now.
-    SetOwnAddresses(Vec<Ipv4Addr>),
-    /// Report.
-    Report(SyncSender<Snapshot>),
-    /// End.
-    Stop,
-}
-
-/// What the packet loop knows at one moment.
-#[derive(Debug, Clone)]
-pub(crate) struct Snapshot {
-    pub(crate) at: Instant,
-    pub(crate) peers: Vec<PeerReport>,
-    pub(crate) drops: DropCounters,
-    pub(crate) flows: FlowCounts,
-    /// Frames that arrived faster than they were read, since the start.
-    pub(crate) lost_frames: u64,
-}
-
-/// The control loop's end.
-pub(crate) struct LoopHandle {
-    inputs: Sender<Input>,
-    /// Of a loop that waits for sockets too; another waits for inputs alone.
-    waker: Option<std::sync::Arc<Waker>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// The inputs of a loop that waits for nothing else.
-pub(crate) struct Inputs(Receiver<Input>);
-
-impl Inputs {
-    /// The next input; `None` when nobody can send any more.
-    pub(crate) fn wait(&self) -> Option<Input> {
-        self.0.recv().ok()
-    }
-}
-
-impl LoopHandle {
-    /// Runs a loop that waits for inputs alone on a thread of its own.
-    pub(crate) fn spawn(name: &str, run: impl FnOnce(Inputs) + Send + 'static) -> io::Result<Self> {
-        let (inputs, receiver) = channel();
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run(Inputs(receiver)))?;
-        Ok(Self {
-            inputs,
-            waker: None,
-            thread: Some(thread),
-        })
-    }
-
-    /// Gives an input to the loop.
-    pub(crate) fn send(&self, input: Input) {
-        // Both fail only when the loop has ended, which `is_alive` tells.
-        let _ = self.inputs.send(input);
-        if let Some(waker) = &self.waker {
-            let _ = waker.wake();
-        }
-    }
-
-    /// Asks for a report; `None` when the loop has ended or hangs.
-    pub(crate) fn report(&self) -> Option<Snapshot> {
-        let (reply, report) = std::sync::mpsc::sync_channel(1);
-        self.send(Input::Report(reply));
-        report.recv_timeout(Duration::from_secs(1)).ok()
-    }
-
-    /// Whether the loop runs.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-    }
-
-    /// Another way to ask for reports, for another thread.
-    pub(crate) fn reporter(&self) -> Self {
-        Self {
-            inputs: self.inputs.clone(),
-            waker: self.waker.clone(),
-            thread: None,
-        }
-    }
-
-    /// Ends the loop and waits for it.
-    pub(crate) fn stop(mut self) {
-        self.send(Input::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 struct PacketLoop {
     poll: Poll,
@@ -138,54 +42,94 @@ struct PacketLoop {
     raw: Option<RawPath>,
     lost_frames: u64,
     inputs: Receiver<Input>,
+    /// What other loops have handed over.
+    handed_over: Receiver<Handover>,
+    /// All loops, this one among them.
+    neighbours: Vec<Neighbour>,
     receive_buffers: ReceiveBuffers,
     udp_buffer: Vec<u8>,
     /// Sockets whose turn ended before they were empty: no event will tell of them again.
     unfinished: Vec<Owner>,
 }
 
-/// Starts the loop on a thread of its own.
-pub(crate) fn start(
-    gateway: Gateway<BoringInterface>,
-    wireguard: Vec<WireGuardSocket>,
-    raw: Option<RawPath>,
-) -> io::Result<LoopHandle> {
-    let poll = Poll::new()?;
-    let mut registry = Registry::default();
-    for (index, socket) in wireguard.iter().enumerate() {
-        socket.register(poll.registry(), registry.insert(Owner::WireGuard(index)))?;
+/// Where another loop takes what belongs to it.
+#[derive(Clone)]
+struct Neighbour {
+    handovers: SyncSender<Handover>,
+    waker: Arc<Waker>,
+}
+
+/// What one loop works with.
+pub(crate) struct LoopParts {
+    pub(crate) gateway: Gateway<BoringInterface>,
+    pub(crate) wireguard: Vec<WireGuardSocket>,
+    pub(crate) raw: Option<RawPath>,
+}
+
+/// Starts loops beside each other, each on a thread of its own, in the order of their gateways'
+/// shards.
+pub(crate) fn start(parts: Vec<LoopParts>) -> io::Result<LoopHandle> {
+    let (mut loops, mut ends, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
+    for parts in parts {
+        let (packet_loop, end, neighbour) = PacketLoop::new(parts)?;
+        loops.push(packet_loop);
+        ends.push(end);
+        neighbours.push(neighbour);
     }
-    if let Some(raw) = &raw {
-        raw.register(poll.registry(), registry.insert(Owner::Raw))?;
+    let mut threads = Vec::new();
+    for (index, mut packet_loop) in loops.into_iter().enumerate() {
+        packet_loop.neighbours = neighbours.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("packets-{index}"))
+            .spawn(move || packet_loop.run())?;
+        threads.push(thread);
     }
-    let waker = std::sync::Arc::new(Waker::new(poll.registry(), registry.insert(Owner::Waker))?);
-    let (sender, inputs) = channel();
-    let packet_loop = PacketLoop {
-        poll,
-        registry,
-        gateway,
-        wireguard,
-        splices: Splices::default(),
-        udp: UdpSockets::default(),
-        echo: EchoSockets::default(),
-        raw,
-        lost_frames: 0,
-        inputs,
-        receive_buffers: ReceiveBuffers::default(),
-        udp_buffer: vec![0; 65_536],
-        unfinished: Vec::new(),
-    };
-    let thread = std::thread::Builder::new()
-        .name("packets".to_owned())
-        .spawn(move || packet_loop.run())?;
-    Ok(LoopHandle {
-        inputs: sender,
-        waker: Some(waker),
-        thread: Some(thread),
-    })
+    Ok(LoopHandle::new(ends, threads))
 }
 
 impl PacketLoop {
+    fn new(parts: LoopParts) -> io::Result<(Self, LoopEnd, Neighbour)> {
+        let LoopParts {
+            gateway,
+            wireguard,
+            raw,
+        } = parts;
+        let poll = Poll::new()?;
+        let mut registry = Registry::default();
+        for (index, socket) in wireguard.iter().enumerate() {
+            socket.register(poll.registry(), registry.insert(Owner::WireGuard(index)))?;
+        }
+        if let Some(raw) = &raw {
+            raw.register(poll.registry(), registry.insert(Owner::Raw))?;
+        }
+        let waker = Waker::new(poll.registry(), registry.insert(Owner::Waker))?;
+        let waker = Arc::new(waker);
+        let (sender, inputs) = channel();
+        let (handovers, handed_over) = sync_channel(HANDOVERS);
+        let packet_loop = Self {
+            poll,
+            registry,
+            gateway,
+            wireguard,
+            splices: Splices::default(),
+            udp: UdpSockets::default(),
+            echo: EchoSockets::default(),
+            raw,
+            lost_frames: 0,
+            inputs,
+            handed_over,
+            neighbours: Vec::new(),
+            receive_buffers: ReceiveBuffers::default(),
+            udp_buffer: vec![0; 65_536],
+            unfinished: Vec::new(),
+        };
+        let end = LoopEnd {
+            inputs: sender,
+            waker: Some(Arc::clone(&waker)),
+        };
+        Ok((packet_loop, end, Neighbour { handovers, waker }))
+    }
+
     fn run(mut self) {
         let mut events = Events::with_capacity(1024);
         loop {
@@ -214,6 +158,20 @@ impl PacketLoop {
                 self.gateway.handle_timeout(now);
             }
             self.drain(now);
+        }
+    }
+
+    /// Gives other loops what belongs to them.
+    fn hand_over(&mut self) {
+        while let Some((to, handover)) = self.gateway.poll_handover() {
+            let Some(neighbour) = self.neighbours.get(to) else {
+                continue;
+            };
+            match neighbour.handovers.try_send(handover) {
+                // Waking fails only when the loop has ended.
+                Ok(()) => drop(neighbour.waker.wake()),
+                Err(_) => self.gateway.count_send_failure(),
+            }
         }
     }
 
@@ -283,6 +241,7 @@ impl PacketLoop {
 
     /// Does what the core wants done, until it wants nothing more.
     fn drain(&mut self, now: Instant) {
+        self.hand_over();
         loop {
             self.gateway.flush(now);
             let mut idle = true;
@@ -394,8 +353,12 @@ impl PacketLoop {
                     });
                 }
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Empty) => break,
             }
         }
+        while let Ok(handover) = self.handed_over.try_recv() {
+            self.gateway.handle_handover(now, handover);
+        }
+        true
     }
 }

@@ -13,6 +13,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::steering;
+
 /// Room for bursts. Without CAP_NET_ADMIN the kernel grants at most `net.core.{r,w}mem_max`.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -52,12 +54,28 @@ impl Default for ReceiveBuffers {
 impl WireGuardSocket {
     /// Opens the socket. An unprivileged process may bind ports below 1024 only where
     /// `net.ipv4.ip_unprivileged_port_start` says so, as it does in containers.
-    pub(crate) fn bind(port: u16) -> io::Result<Self> {
-        let (socket, ipv6) = match Self::open(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
-            Err(error) if no_ipv6(&error) => (
-                Self::open(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())?,
-                false,
-            ),
+    ///
+    /// `count` sockets share the port, one for each loop, and the kernel chooses between them by
+    /// the session that a datagram is for. Where it cannot, the loops hand datagrams over.
+    pub(crate) fn bind(port: u16, count: usize) -> io::Result<Vec<Self>> {
+        let sockets: Vec<Self> = (0..count)
+            .map(|_| Self::bind_one(port, count > 1))
+            .collect::<io::Result<_>>()?;
+        if let [first, _, ..] = &sockets[..]
+            && let Err(error) = steering::by_session_index(first.socket.as_fd())
+        {
+            tracing::warn!("the kernel cannot choose the loop for a datagram: {error}");
+        }
+        Ok(sockets)
+    }
+
+    fn bind_one(port: u16, shared: bool) -> io::Result<Self> {
+        let any = (Ipv6Addr::UNSPECIFIED, port).into();
+        let (socket, ipv6) = match Self::open(Domain::IPV6, any, shared) {
+            Err(error) if no_ipv6(&error) => {
+                let any = (Ipv4Addr::UNSPECIFIED, port).into();
+                (Self::open(Domain::IPV4, any, shared)?, false)
+            }
             opened => (opened?, true),
         };
         let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
@@ -77,11 +95,12 @@ impl WireGuardSocket {
         })
     }
 
-    fn open(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
+    fn open(domain: Domain, address: SocketAddr, shared: bool) -> io::Result<Socket> {
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if domain == Domain::IPV6 {
             socket.set_only_v6(false)?;
         }
+        socket.set_reuse_port(shared)?;
         socket.bind(&address.into())?;
         Ok(socket)
     }

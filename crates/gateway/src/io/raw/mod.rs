@@ -23,7 +23,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
-use popup_gateway_core::{Frame, RawSettings, Received, Transport};
+use popup_gateway_core::{Frame, RawSettings, Received, Shard, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use held_ports::HeldPorts;
@@ -90,19 +90,23 @@ impl RawSockets {
     }
 
     /// Makes the way out ready and tests it against `target`, if there is one. `taken` are ports of
-    /// the gateway itself.
+    /// the gateway itself; of the others, and of `descriptors`, the loop that `shard` tells gets
+    /// its share.
     pub(crate) fn prepare(
         self,
+        shard: Shard,
         taken: &[u16],
         descriptors: usize,
         target: Option<SocketAddrV4>,
     ) -> Result<(RawPath, Proof), Unavailable> {
         let outside = self.hops.outside();
+        let block = port_block::choose(&ports_of_others(taken)).ok_or(Unavailable::NoPorts)?;
+        let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS);
         let settings = RawSettings {
             address: outside.address,
             mtu: outside.mtu,
-            ports: port_block::choose(&ports_of_others(taken)).ok_or(Unavailable::NoPorts)?,
-            held_ports: MOST_HELD.min(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2),
+            ports: port_block::share(&block, shard.index(), shard.count()),
+            held_ports: MOST_HELD.min(descriptors / 2) / shard.count(),
         };
         tracing::info!(
             interface = outside.name,

@@ -22,6 +22,17 @@ pub(super) fn choose(taken: &[RangeInclusive<u16>]) -> Option<RangeInclusive<u16
         .find(|block| block.len() >= FEWEST)
 }
 
+/// One of `count` equal parts of a block.
+pub(super) fn share(
+    block: &RangeInclusive<u16>,
+    index: usize,
+    count: usize,
+) -> RangeInclusive<u16> {
+    let each = (block.len() / count) as u16;
+    let first = block.start() + each * index as u16;
+    first..=first + each - 1
+}
+
 fn largest_free(
     within: RangeInclusive<u16>,
     taken: &[RangeInclusive<u16>],
@@ -75,6 +86,14 @@ pub(super) fn parse_taken(local_range: &str, reserved: &str) -> Vec<RangeInclusi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loops_share_a_block_evenly_and_without_overlap() {
+        let shares: Vec<_> = (0..3)
+            .map(|index| share(&(10_000..=10_999), index, 3))
+            .collect();
+        assert_eq!(shares, [10_000..=10_332, 10_333..=10_665, 10_666..=10_998]);
+    }
 
     #[test]
     fn linux_and_its_defaults_leave_the_whole_block() {
