@@ -19,6 +19,9 @@ use crate::session::{Interface, Opened, Sealed, Sender, Session};
 /// minutes make 34 a second.
 const HANDSHAKES_PER_SECOND: u64 = 200;
 
+/// The type of a data message (whitepaper, section 5.4.6).
+const DATA: u8 = 4;
+
 /// The timers inside the library stand still between ticks. A session that was left alone longer
 /// than this is ticked before it is used, or its new keys would be born expired.
 const STALE_CLOCK: Duration = Duration::from_millis(500);
@@ -153,9 +156,10 @@ impl BoringSession {
 impl Session for BoringSession {
     fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Sealed {
         self.catch_up();
-        let had_session = self.tunn.time_since_last_handshake().is_some();
         match self.tunn.encapsulate(packet, out) {
-            TunnResult::WriteToNetwork(datagram) if had_session => Sealed::Data(datagram.len()),
+            TunnResult::WriteToNetwork(datagram) if datagram.first() == Some(&DATA) => {
+                Sealed::Data(datagram.len())
+            }
             TunnResult::WriteToNetwork(datagram) => Sealed::Handshake(datagram.len()),
             _ => Sealed::Waiting,
         }
