@@ -64,7 +64,7 @@ popup-bench soak GB [OPTIONS]  carry GB through our gateway and check every byte
   --nice N          priority of all that is measured, when others use the machine (0)
   --flows N         concurrent flows (10000)
   --peers N         peers in the fairness row (32)
-  --path PATH       card (1500 bytes, TSO, no USO), card-uso, or virtual (64 KiB)
+  --path PATH       card (TSO, no USO), or card-uso (with USO)
   --congestion NAME of the kernels' TCP at both ends (cubic)
   --server-cores, --client-cores, --internet-cores LIST
   --tools DIR       where the programs are; can be repeated

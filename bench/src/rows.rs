@@ -118,6 +118,8 @@ pub(crate) struct Bench {
     pub(crate) server: Server,
     pub(crate) internet: Internet,
     pub(crate) meter: Meter,
+    /// Of the client and the internet, this process among them.
+    pub(crate) ends: Meter,
     pub(crate) lab: Lab,
 }
 
@@ -133,6 +135,7 @@ impl Bench {
         });
         let server = Server::start(kind, &lab, tools, &peers)?;
         let meter = Meter::new(&server.pids, &lab.server_nics, &options.plan.cores.server)?;
+        let mut others = vec![std::process::id(), internet.pid()?];
         let (mut client, mut crowd) = (None, None);
         match server.public_key {
             None => {
@@ -143,14 +146,19 @@ impl Bench {
             Some(key) if row.has_crowd() => {
                 crowd = Some(crate::crowd::Crowd::start(&lab, peers, key)?);
             }
-            Some(key) => client = Some(Client::start(&lab, tools, &peers[0], key)?),
+            Some(key) => {
+                client = Some(Client::start(&lab, tools, &peers[0], key)?);
+                others.extend(lab.client.processes("wireguard-go")?);
+            }
         }
+        let ends = Meter::new(&others, &lab.neighbour_nics, &options.plan.cores.client)?;
         let bench = Self {
             crowd,
             _client: client,
             server,
             internet,
             meter,
+            ends,
             lab,
         };
         latency::tcp(&bench.lab, 3).context("nothing gets through")?;
@@ -220,6 +228,7 @@ impl Bench {
             figures.add(&format!("{name}-cpu"), done.cpu_seconds_per_gb());
             figures.add(&format!("{name}-nic"), done.kernel_seconds_per_gb());
             figures.add(&format!("{name}-core"), done.used.share() * 100.0);
+            figures.add(&format!("{name}-ends"), done.used_by_ends.share() * 100.0);
             let (busy, ours) = (done.used.core_busy.as_secs_f64(), done.used.seconds());
             if busy > ours * 1.15 + 0.1 {
                 figures.note(&format!(
@@ -256,7 +265,7 @@ impl Bench {
         bulk::run(
             &self.lab,
             &self.internet,
-            &self.meter,
+            [&self.meter, &self.ends],
             direction,
             vec![None; streams],
             [options.warm_up, options.window],
@@ -321,8 +330,8 @@ impl Bench {
         let times = [options.warm_up * 3, options.window * 2];
         for direction in [Direction::Down, Direction::Up] {
             let none = vec![None];
-            let (lab, internet) = (&self.lab, &self.internet);
-            let done = bulk::run(lab, internet, &self.meter, direction, none, times)?;
+            let (lab, internet, meters) = (&self.lab, &self.internet, [&self.meter, &self.ends]);
+            let done = bulk::run(lab, internet, meters, direction, none, times)?;
             let way = direction_name(direction);
             figures.add(&format!("{name}-{way}"), done.gbit_per_second() * 1000.0);
         }
@@ -335,7 +344,8 @@ impl Bench {
         let sources = crowd.addresses().map(Some).collect();
         let times = [options.warm_up * 2, options.window * 2];
         let (lab, internet, down) = (&self.lab, &self.internet, Direction::Down);
-        let done = bulk::run(lab, internet, &self.meter, down, sources, times)?;
+        let meters = [&self.meter, &self.ends];
+        let done = bulk::run(lab, internet, meters, down, sources, times)?;
         drop(brake);
         let mean = done.bytes.iter().sum::<u64>() as f64 / done.bytes.len() as f64;
         let [min, max] = [done.bytes.iter().min(), done.bytes.iter().max()]

@@ -114,6 +114,15 @@ impl Internet {
         })
     }
 
+    /// Its process, as numbered outside the box.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        // `nsenter` has made a child for the box's process numbers.
+        let nsenter = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{nsenter}/task/{nsenter}/children"))?;
+        let child = children.split_whitespace().next();
+        Ok(child.context("the services have ended")?.parse()?)
+    }
+
     /// Bytes that TCP connections have brought, and datagrams.
     pub(crate) fn arrived(&self) -> Result<(u64, u64)> {
         let mut control = self.control.lock().unwrap_or_else(|lock| lock.into_inner());

@@ -1,9 +1,13 @@
 //! A cable that behaves like one between two network cards.
 //!
 //! A bare veth pair delivers in the sender's time: what receiving costs would be charged to the
-//! wrong machine. With NAPI in a thread of its own for each end, pinned to its machine's core,
-//! receiving is paid for by the receiver, as with a card. A queue in front of each end holds the
-//! sender back when the other's ring of 256 is full.
+//! wrong machine. So the server's ends receive by NAPI in threads of their own, pinned to its
+//! cores, as a card's interrupts would be. A veth does that only for a sender without TSO
+//! (`veth_skb_is_eligible_for_gro`), which the server's neighbours are, since they are to send
+//! 1500-byte packets. The server itself has TSO; what it sends is received by NAPI where GRO of
+//! UDP is on, and else handed to the neighbour's core by RPS.
+//!
+//! A queue in front of each end holds the sender back when the other's ring of 256 is full.
 
 use std::fs;
 use std::str::FromStr;
@@ -13,17 +17,13 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Namespace, cores};
 
-/// What crosses the cable, and so who cuts and joins packets.
+/// What the server's cards can do. Towards the server cross 1500-byte packets in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
-    /// 1500-byte packets come in; the server's card cuts TCP for it (TSO) but not UDP (no USO).
-    /// What most clouds give.
+    /// They cut TCP (TSO) but not UDP (no USO). What most clouds give.
     Card,
-    /// As `Card`, and the card cuts UDP as well.
+    /// They cut UDP as well.
     CardWithUso,
-    /// Nobody cuts anything: 64 KiB cross the cable in one piece, as between virtual machines of
-    /// one host.
-    Virtual,
 }
 
 impl FromStr for Path {
@@ -33,8 +33,7 @@ impl FromStr for Path {
         match text {
             "card" => Ok(Self::Card),
             "card-uso" => Ok(Self::CardWithUso),
-            "virtual" => Ok(Self::Virtual),
-            _ => Err("card, card-uso or virtual".to_owned()),
+            _ => Err("card or card-uso".to_owned()),
         }
     }
 }
@@ -44,26 +43,11 @@ impl Path {
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Self::Card => {
-                "1500-byte packets arrive at the server and are joined by its GRO; its own card cuts TCP (TSO), UDP is cut in software (no USO)"
+                "1500-byte packets arrive at the server and are joined by its GRO; its own cards cut TCP (TSO), UDP is cut in software (no USO)"
             }
             Self::CardWithUso => {
-                "1500-byte packets arrive at the server and are joined by its GRO; its own card cuts TCP and UDP (TSO, USO)"
+                "1500-byte packets arrive at the server and are joined by its GRO; its own cards cut TCP and UDP (TSO, USO)"
             }
-            Self::Virtual => "super-packets of up to 64 KiB cross uncut in both directions",
-        }
-    }
-
-    fn server_offloads(self) -> &'static str {
-        match self {
-            Self::Card => "gro on tso on tx-udp-segmentation off",
-            Self::CardWithUso | Self::Virtual => "gro on tso on tx-udp-segmentation on",
-        }
-    }
-
-    fn neighbour_offloads(self) -> &'static str {
-        match self {
-            Self::Card | Self::CardWithUso => "gro on tso off tx-udp-segmentation off",
-            Self::Virtual => "gro on tso on tx-udp-segmentation on",
         }
     }
 }
@@ -74,37 +58,65 @@ pub(super) enum End {
     Server,
     Neighbour,
     /// The end of a cable to the relay, which needs whole frames with their checksums.
-    Relayed,
+    ToRelay,
 }
 
-/// Makes `device` in `namespace` a card of a machine that runs on `core`. Returns the number of
+/// Makes `device` in `namespace` a card of a machine that runs on `cores`. Returns the number of
 /// the thread that receives.
 pub(super) fn plug_in(
     namespace: &Namespace,
     device: &str,
     path: Path,
     end: End,
-    core: &str,
+    cores: &str,
 ) -> Result<u32> {
-    let offloads = match end {
-        End::Server => path.server_offloads(),
-        End::Neighbour => path.neighbour_offloads(),
-        End::Relayed => "gro on tso off gso off tx-udp-segmentation off tx off",
+    let offloads = match (end, path) {
+        (End::Server, Path::Card) => "tso on tx-udp-segmentation off",
+        (End::Server, Path::CardWithUso) => "tso on tx-udp-segmentation on",
+        (End::Neighbour, _) => "tso off tx-udp-segmentation off rx-udp-gro-forwarding on",
+        (End::ToRelay, _) => "tso off gso off tx-udp-segmentation off tx off",
+    };
+    let steer = match end {
+        End::Server => String::new(),
+        End::Neighbour | End::ToRelay => steer_to(device, cores)?,
     };
     namespace.shell(&format!(
-        "ethtool -K {device} {offloads}
+        "ethtool -K {device} gro on {offloads}
          tc qdisc replace dev {device} root pfifo limit 1000
          ip link set {device} up
-         echo 1 >/sys/class/net/{device}/threaded"
+         echo 1 >/sys/class/net/{device}/threaded
+         {steer}"
     ))?;
     let thread = receiving_thread(device)?;
-    cores::pin(thread, core)?;
+    cores::pin(thread, cores)?;
+    let pid = rustix::process::Pid::from_raw(thread.cast_signed());
     let nice = rustix::process::getpriority_process(None)?;
-    rustix::process::setpriority_process(
-        rustix::process::Pid::from_raw(thread.cast_signed()),
-        nice,
-    )?;
+    rustix::process::setpriority_process(pid, nice)?;
     Ok(thread)
+}
+
+/// Makes `device` in `namespace` an end that the relay, on `cores`, can watch: nothing is joined,
+/// and nothing received in the sender's time.
+pub(super) fn plug_into_relay(namespace: &Namespace, device: &str, cores: &str) -> Result<()> {
+    let steer = steer_to(device, cores)?;
+    namespace
+        .shell(&format!(
+            "ethtool -K {device} gro off tso off gso off tx-udp-segmentation off
+             tc qdisc replace dev {device} root pfifo limit 1000
+             ip link set {device} up
+             {steer}"
+        ))
+        .map(drop)
+}
+
+/// Shell commands that have `cores` receive what arrives at `device`.
+fn steer_to(device: &str, cores: &str) -> Result<String> {
+    let mask = cores::parse(cores)?
+        .into_iter()
+        .fold(0_u64, |mask, core| mask | 1 << core);
+    Ok(format!(
+        "echo {mask:x} >/sys/class/net/{device}/queues/rx-0/rps_cpus"
+    ))
 }
 
 /// The kernel names it after the device, and the bench's devices are named after the bench.

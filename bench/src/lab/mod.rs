@@ -58,6 +58,8 @@ pub(crate) struct Lab {
     pub(crate) internet: Namespace,
     /// The threads that receive for the server.
     pub(crate) server_nics: Vec<u32>,
+    /// The threads that receive for the client and the internet.
+    pub(crate) neighbour_nics: Vec<u32>,
     /// The server's device towards the internet.
     pub(crate) outside: String,
     relay: Option<relay::Relay>,
@@ -87,7 +89,9 @@ impl Lab {
                 let wire = Namespace::new("")?;
                 client.connect(&of_client, &wire, "left")?;
                 server.connect(&inside, &wire, "right")?;
-                wire.shell("ip link set left up; ip link set right up")?;
+                for device in ["left", "right"] {
+                    cable::plug_into_relay(&wire, device, &plan.cores.client)?;
+                }
                 Some(relay::Relay::start(wire, impairment)?)
             }
         };
@@ -104,13 +108,14 @@ impl Lab {
                 &plan.cores.internet,
             ),
         ];
-        let mut server_nics = Vec::new();
+        let (mut server_nics, mut neighbour_nics) = (Vec::new(), Vec::new());
         for (namespace, device, end, cores) in plugs {
             let relayed = relay.is_some() && (*device == inside || *device == of_client);
-            let kind = if relayed { End::Relayed } else { end };
+            let kind = if relayed { End::ToRelay } else { end };
             let thread = cable::plug_in(namespace, device, plan.path, kind, cores)?;
-            if matches!(end, End::Server) {
-                server_nics.push(thread);
+            match end {
+                End::Server => server_nics.push(thread),
+                _ => neighbour_nics.push(thread),
             }
         }
         client.shell(&format!("ip address add 198.51.100.2/24 dev {of_client}"))?;
@@ -130,6 +135,7 @@ impl Lab {
             server,
             internet,
             server_nics,
+            neighbour_nics,
             outside,
             relay,
             directory,

@@ -1,7 +1,7 @@
 //! A long and leaky cable: takes every frame from one side, loses some, and hands the others to
 //! the other side when their time has come.
 //!
-//! The cable's ends send whole frames of 1500 bytes with their checksums (`End::Relayed`), so a
+//! The cable's ends send whole frames of 1500 bytes with their checksums (`End::ToRelay`), so a
 //! loss is of one packet and never of a super-packet. The relay costs about two system calls for
 //! each frame, on the client's core.
 

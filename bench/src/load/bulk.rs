@@ -26,6 +26,8 @@ pub(crate) struct Transferred {
     /// That arrived, of each stream; of the whole when they go up.
     pub(crate) bytes: Vec<u64>,
     pub(crate) used: Used,
+    /// By the client and the internet.
+    pub(crate) used_by_ends: Used,
 }
 
 impl Transferred {
@@ -121,7 +123,7 @@ impl Drop for Streams {
 pub(crate) fn run(
     lab: &Lab,
     internet: &Internet,
-    meter: &Meter,
+    [meter, ends]: [&Meter; 2],
     direction: Direction,
     sources: Vec<Option<Ipv4Addr>>,
     [warm_up, window]: [Duration; 2],
@@ -136,9 +138,10 @@ pub(crate) fn run(
         Direction::Up => anyhow::Ok(vec![internet.arrived()?.0]),
     };
     std::thread::sleep(warm_up);
-    let (before, reading) = (received()?, meter.read()?);
+    let (before, reading, reading_ends) = (received()?, meter.read()?, ends.read()?);
     std::thread::sleep(window);
     let (after, used) = (received()?, meter.since(reading)?);
+    let used_by_ends = ends.since(reading_ends)?;
     let bytes = after
         .iter()
         .zip(&before)
@@ -146,5 +149,6 @@ pub(crate) fn run(
     Ok(Transferred {
         bytes: bytes.collect(),
         used,
+        used_by_ends,
     })
 }

@@ -30,7 +30,7 @@ const fn figure(
 }
 
 /// In the order of the table.
-pub(super) const FIGURES: [Figure; 54] = [
+pub(super) const FIGURES: [Figure; 58] = [
     figure(
         "tcp-down-1",
         "TCP down, 1 stream",
@@ -59,6 +59,13 @@ pub(super) const FIGURES: [Figure; 54] = [
         false,
         "how much of the server's core that was; below about 95 the server was not the bottleneck.",
     ),
+    figure(
+        "tcp-down-1-ends",
+        "TCP down, 1 stream: client's core",
+        "% used",
+        false,
+        "how much of their core the client and the internet have used; near 100 they were the bottleneck. Where neither they nor the server are, it is what was under way.",
+    ),
     figure("tcp-up-1", "TCP up, 1 stream", "Gbit/s", true, ""),
     figure(
         "tcp-up-1-cpu",
@@ -77,6 +84,13 @@ pub(super) const FIGURES: [Figure; 54] = [
     figure(
         "tcp-up-1-core",
         "TCP up, 1 stream: server's core",
+        "% used",
+        false,
+        "",
+    ),
+    figure(
+        "tcp-up-1-ends",
+        "TCP up, 1 stream: client's core",
         "% used",
         false,
         "",
@@ -103,6 +117,13 @@ pub(super) const FIGURES: [Figure; 54] = [
         false,
         "",
     ),
+    figure(
+        "tcp-down-8-ends",
+        "TCP down, 8 streams: client's core",
+        "% used",
+        false,
+        "",
+    ),
     figure("tcp-up-8", "TCP up, 8 streams", "Gbit/s", true, ""),
     figure(
         "tcp-up-8-cpu",
@@ -121,6 +142,13 @@ pub(super) const FIGURES: [Figure; 54] = [
     figure(
         "tcp-up-8-core",
         "TCP up, 8 streams: server's core",
+        "% used",
+        false,
+        "",
+    ),
+    figure(
+        "tcp-up-8-ends",
+        "TCP up, 8 streams: client's core",
         "% used",
         false,
         "",
