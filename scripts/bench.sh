@@ -23,8 +23,8 @@ fetch() {
   apt-get "${options[@]}" update >&2 || return 1
   (cd "$apt" && apt-get "${options[@]}" download "wireguard-go=$version" >&2) || return 1
   echo "$sum  $(echo "$apt"/wireguard-go_*.deb)" | sha256sum --check --quiet >&2 || return 1
-  dpkg-deb -x "$apt"/wireguard-go_*.deb "$apt/unpacked"
-  cp "$apt/unpacked/usr/bin/wireguard-go" "$peers/wireguard-go"
+  dpkg-deb -x "$apt"/wireguard-go_*.deb "$apt/unpacked" || return 1
+  cp "$apt/unpacked/usr/bin/wireguard-go" "$peers/wireguard-go" || return 1
   echo "wireguard-go $version (Debian $suite)" >"$peers/wireguard-go.version"
   rm -rf "$apt"
 }
