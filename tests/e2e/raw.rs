@@ -1,9 +1,13 @@
 //! The gateway as a NAT over AF_PACKET, with CAP_NET_RAW alone.
 
-use std::time::Duration;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
+use crate::lab::packet::udp;
 use crate::lab::{
-    Capture, Client, Documents, Far, Gateway, Internet, Lab, Rights, Settings, Userspace,
+    Capture, Client, Documents, Far, Gateway, Internet, Lab, RawPeer, Rights, Settings, Userspace,
     config_for, eventually, pattern, sha256,
 };
 
@@ -276,4 +280,46 @@ fn a_neighbour_that_gets_another_ethernet_address_is_found_again() {
             .shell("ip link set host address 02:00:00:00:00:77");
         crate::carries(client, Duration::from_secs(60));
     });
+}
+
+/// More than one socket of a process without privileges can keep.
+#[test]
+fn a_burst_that_finds_the_gateway_busy_waits_and_stays_in_order() {
+    const BURST: u32 = 600;
+    let lab = Lab::new(Settings::default());
+    let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
+    let conf = gateway.add_peer("phone");
+    let client = lab.client();
+    // A client that keeps a burst as well, which a real one does not.
+    let mut peer = RawPeer::new(&client, &conf);
+    peer.keep_bursts();
+    assert!(peer.shakes_hands(Duration::from_secs(5)));
+    let open: Ipv4Addr = Internet::ADDRESS.parse().unwrap();
+    let server = lab
+        .internet
+        .namespace()
+        .enter(|| UdpSocket::bind((open, 4000)).unwrap());
+    server
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    peer.send(&udp((peer.address(), 5000), (open, 4000), b"begin"));
+    let (_, mapped) = server.recv_from(&mut [0; 10]).unwrap();
+
+    gateway.signal(Signal::STOP);
+    for number in 0..BURST {
+        let mut datagram = [0; 1200];
+        datagram[..4].copy_from_slice(&number.to_be_bytes());
+        server.send_to(&datagram, mapped).unwrap();
+    }
+    gateway.signal(Signal::CONT);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut arrived = Vec::new();
+    while arrived.len() < BURST as usize
+        && let Some(packet) = peer.receive(deadline)
+    {
+        if packet.len() == 1228 {
+            arrived.push(u32::from_be_bytes(packet[28..32].try_into().unwrap()));
+        }
+    }
+    assert_eq!(arrived, (0..BURST).collect::<Vec<_>>());
 }

@@ -12,8 +12,10 @@ use popup_model::{
     StatusDocument, TunnelNetworks,
 };
 use popup_store::{Container, DirectoryStore, DocumentStore as _, Expect};
+use rustix::process::Signal;
 
 use super::host::as_nobody;
+use super::namespace::kill;
 use super::{Conf, Host, Internet, OUTER, Rights, UDP_PORT, eventually};
 
 /// The documents in the host's state directory.
@@ -206,6 +208,17 @@ impl<'host> Gateway<'host> {
         })
     }
 
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        for pid in self.host.namespace.processes("popup-gateway") {
+            kill(pid, signal);
+        }
+        if signal == Signal::CONT {
+            // `nsenter` stops with the process it waits for.
+            kill(self.process.id(), signal);
+        }
+    }
+
     /// Whether it runs.
     pub fn runs(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()
@@ -222,9 +235,8 @@ impl Drop for Gateway<'_> {
         if std::thread::panicking() {
             eprintln!("---- log of the gateway\n{}", self.log());
         }
-        for pid in self.host.namespace.processes("popup-gateway") {
-            super::namespace::kill(pid, rustix::process::Signal::TERM);
-        }
+        self.signal(Signal::CONT);
+        self.signal(Signal::TERM);
         self.process.wait().ok();
     }
 }

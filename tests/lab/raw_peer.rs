@@ -57,6 +57,11 @@ impl RawPeer {
         self.address
     }
 
+    /// Has its socket keep much more than a program without privileges may ask for.
+    pub fn keep_bursts(&self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&self.socket, 16 << 20).unwrap();
+    }
+
     /// Goes on from another port of the client's machine, with the same session.
     pub fn roam(&mut self, client: &Client) {
         let gateway = self.socket.peer_addr().unwrap();

@@ -100,7 +100,7 @@ impl PacketLoop {
             socket.register(poll.registry(), registry.insert(Owner::WireGuard(index)))?;
         }
         if let Some(raw) = &raw {
-            raw.register(poll.registry(), registry.insert(Owner::Raw))?;
+            raw.register(poll.registry(), || registry.insert(Owner::Raw))?;
         }
         let waker = Waker::new(poll.registry(), registry.insert(Owner::Waker))?;
         let waker = Arc::new(waker);
@@ -342,8 +342,7 @@ impl PacketLoop {
                 }
                 Ok(Input::SetOwnAddresses(own)) => self.gateway.set_own_addresses(own),
                 Ok(Input::Report(reply)) => {
-                    let lost = self.raw.as_ref().map_or(0, RawPath::lost);
-                    self.lost_frames += u64::from(lost);
+                    self.lost_frames += self.raw.as_ref().map_or(0, RawPath::lost);
                     let _ = reply.try_send(Snapshot {
                         at: now,
                         peers: self.gateway.peers(),

@@ -15,6 +15,7 @@ mod network;
 mod next_hop;
 mod packet_socket;
 mod port_block;
+mod receive_queue;
 mod self_test;
 mod syscalls;
 mod virtio;
@@ -112,11 +113,12 @@ impl RawSockets {
             interface = outside.name,
             ports = ?settings.ports,
             held_ports = settings.held_ports,
-            receive_buffer = self.frames.granted_bytes().unwrap_or(0),
+            receive_buffer = self.frames.queue.bytes(),
             "packets can leave as frames"
         );
         let filter = filter::frames_for(settings.address, &settings.ports);
         self.frames
+            .queue
             .take_only(&filter)
             .map_err(|error| Unavailable::system("SO_ATTACH_FILTER", error))?;
         let mut path = RawPath {
@@ -169,8 +171,12 @@ impl RawPath {
         self.settings.clone()
     }
 
-    pub(super) fn register(&self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
-        self.frames.register(registry, token)
+    pub(super) fn register(
+        &self,
+        registry: &mio::Registry,
+        token: impl FnMut() -> mio::Token,
+    ) -> io::Result<()> {
+        self.frames.queue.register(registry, token)
     }
 
     /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.
@@ -179,8 +185,8 @@ impl RawPath {
     }
 
     /// Frames that arrived faster than they were read, since the last call.
-    pub(super) fn lost(&self) -> u32 {
-        self.frames.lost()
+    pub(super) fn lost(&self) -> u64 {
+        self.frames.queue.lost()
     }
 
     /// Sends a frame on its way.

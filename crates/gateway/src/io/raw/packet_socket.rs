@@ -1,22 +1,18 @@
 //! The AF_PACKET socket on the outside interface: frames in and out, super-segments included.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
-use mio::Interest;
-use mio::unix::SourceFd;
 use popup_gateway_core::{Frame, Received};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
-use socket2::{Domain, SockFilter, Socket, Type};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::network::Mac;
-use super::syscalls::{bind_to_interface, lost_frames, set_option};
-use super::{Unavailable, filter, virtio};
+use super::receive_queue::ReceiveQueue;
+use super::{Unavailable, virtio};
 
-/// Asked for; without CAP_NET_ADMIN the kernel grants at most `net.core.{r,w}mem_max`.
-const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Asked for; without CAP_NET_ADMIN the kernel grants at most `net.core.wmem_max`.
+const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The largest frame: 64 KiB of packet, which is what GRO makes at most unless somebody asks for
 /// more.
@@ -30,59 +26,29 @@ const SEND_PATIENCE: Duration = Duration::from_millis(5);
 
 /// The socket.
 pub(super) struct PacketSocket {
-    socket: Socket,
-    /// Source address and type of every frame's Ethernet header.
+    pub(super) queue: ReceiveQueue,
+    /// The source of every frame.
     mac: Mac,
     buffer: Vec<u8>,
 }
 
 impl PacketSocket {
-    /// Opens the socket on an interface. Nothing arrives until [`Self::take_only`].
+    /// Opens the socket on an interface. Nothing arrives until the queue is told what to take.
     pub(super) fn open(interface: u32, mac: Mac) -> Result<Self, Unavailable> {
-        let opened = Socket::new(Domain::PACKET, Type::RAW, None);
-        let socket = opened.map_err(|error| Unavailable::system("AF_PACKET", error))?;
-        let enable = 1_i32.to_ne_bytes();
-        // Without this TCP fails where checksums are left to the receiver, as on veth.
-        set_option(
-            socket.as_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_VNET_HDR,
-            &enable,
-        )
-        .map_err(|error| Unavailable::system("PACKET_VNET_HDR", error))?;
-        socket
-            .attach_filter(&filter::nothing())
-            .map_err(|error| Unavailable::system("SO_ATTACH_FILTER", error))?;
-        socket
-            .set_nonblocking(true)
-            .and_then(|()| bind_to_interface(socket.as_fd(), libc::ETH_P_IP as u16, interface))
-            .map_err(|error| Unavailable::system("bind to the outside interface", error))?;
-        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
-        let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+        let queue = ReceiveQueue::open(interface)?;
+        let _ = queue.sender().set_send_buffer_size(SEND_BUFFER_BYTES);
         Ok(Self {
-            socket,
+            queue,
             mac,
             buffer: vec![0; FRAME_BYTES],
         })
     }
 
-    /// Has frames arrive that pass this filter, and no others.
-    pub(super) fn take_only(&self, filter: &[SockFilter]) -> io::Result<()> {
-        self.socket.attach_filter(filter)
-    }
-
-    pub(super) fn register(&self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
-        let fd = self.socket.as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
-    }
-
     /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.
     pub(super) fn receive(&mut self, take: impl FnOnce(&mut [u8], Received)) -> Option<usize> {
-        let len = match recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC) {
-            // With TRUNC the second length is the frame's own.
-            Ok((_, len)) => len,
-            Err(rustix::io::Errno::AGAIN) => return None,
-            // Of one frame, such as one whose kind the header cannot tell: the next may be well.
+        let len = match self.queue.receive(&mut self.buffer)? {
+            Ok(len) => len,
+            // Such as one whose kind the header cannot tell: the next may be well.
             Err(error) => {
                 tracing::trace!("a frame is lost: {error}");
                 return Some(0);
@@ -107,7 +73,12 @@ impl PacketSocket {
         let parts = [&virtio[..], &ethernet, frame.packet].map(IoSlice::new);
         loop {
             let mut no_control = SendAncillaryBuffer::default();
-            match sendmsg(&self.socket, &parts, &mut no_control, SendFlags::empty()) {
+            match sendmsg(
+                self.queue.sender(),
+                &parts,
+                &mut no_control,
+                SendFlags::empty(),
+            ) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::AGAIN) if self.wait_for_room() => {}
                 Err(rustix::io::Errno::INTR) => {}
@@ -117,38 +88,12 @@ impl PacketSocket {
     }
 
     fn wait_for_room(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+        let mut fds = [PollFd::new(self.queue.sender(), PollFlags::OUT)];
         let patience = rustix::event::Timespec {
             tv_sec: 0,
             tv_nsec: SEND_PATIENCE.as_nanos() as _,
         };
         matches!(poll(&mut fds, Some(&patience)), Ok(ready) if ready > 0)
-    }
-
-    /// Waits until there is something to receive; false when patience ends first.
-    pub(super) fn wait(&self, patience: Duration) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        let patience = rustix::event::Timespec {
-            tv_sec: patience.as_secs() as _,
-            tv_nsec: patience.subsec_nanos() as _,
-        };
-        matches!(poll(&mut fds, Some(&patience)), Ok(ready) if ready > 0)
-    }
-
-    /// Frames that arrived faster than they were read, since the last call.
-    pub(super) fn lost(&self) -> u32 {
-        lost_frames(self.socket.as_fd()).unwrap_or(0)
-    }
-
-    /// Bytes that may wait to be read, as the kernel counts them.
-    pub(super) fn granted_bytes(&self) -> io::Result<usize> {
-        self.socket.recv_buffer_size()
-    }
-}
-
-impl AsFd for PacketSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

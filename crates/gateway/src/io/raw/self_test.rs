@@ -139,7 +139,7 @@ impl Attempt<'_> {
             let deadline = Instant::now() + *patience;
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() || !self.path.frames.wait(left) {
+                if left.is_zero() || !self.path.frames.queue.wait(left) {
                     break;
                 }
                 let (own, target) = (self.own, self.target);

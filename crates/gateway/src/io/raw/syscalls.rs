@@ -1,4 +1,4 @@
-//! What no safe crate offers. Every `unsafe` of the raw way out is in this file and in `ring.rs`.
+//! What no safe crate offers. Every `unsafe` of the raw way out is in this file.
 
 use std::ffi::c_int;
 use std::io;
@@ -44,25 +44,27 @@ pub(super) fn bind_to_interface(
     check(result)
 }
 
-/// Frames that an AF_PACKET socket could not keep since the last call.
-pub(super) fn lost_frames(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut statistics = libc::tpacket_stats {
-        tp_packets: 0,
-        tp_drops: 0,
-    };
-    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes into `statistics`, which has that size.
+/// `getsockopt` into a value laid out by the caller; how much of it is filled.
+pub(super) fn option(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: &mut [u8],
+) -> io::Result<usize> {
+    let mut len =
+        libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel writes at most `len` bytes, which `value` has.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-            (&raw mut statistics).cast(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
             &raw mut len,
         )
     };
     check(result)?;
-    Ok(statistics.tp_drops)
+    Ok(len as usize)
 }
 
 fn check(result: c_int) -> io::Result<()> {

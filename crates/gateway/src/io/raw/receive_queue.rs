@@ -1,0 +1,211 @@
+//! Frames that wait to be read: a queue of several sockets.
+//!
+//! Without CAP_NET_ADMIN a socket keeps no more than `net.core.rmem_max` allows, by default 208 KiB,
+//! which a handful of large frames fill. So several sockets share the work (PACKET_FANOUT, packet(7),
+//! Linux 3.10): the kernel fills one, and goes on to the next when it has little room left, and so
+//! on around. Memory is the kernel's, and only spent while frames wait; a ring of the same size
+//! would be resident all the time.
+//!
+//! Invariant: frames are read in the order in which they came. The kernel returns to a socket only
+//! after all others; so a socket is read until it is empty, and left for the next one that is not.
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::Duration;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
+use socket2::{Domain, SockFilter, Socket, Type};
+
+use super::syscalls::{bind_to_interface, option, set_option};
+use super::{Unavailable, filter};
+
+/// Bytes that may wait in all, as the kernel counts them.
+const WANTED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Asked for each socket: what `net.core.rmem_max` allows nearly everywhere. The kernel counts
+/// twice as much, for what it needs besides the frames themselves.
+const SOCKET_BYTES: usize = 212_992;
+
+/// Most sockets.
+const MOST: usize = 16;
+
+const FANOUT_ROLLOVER: u32 = 3;
+const FANOUT_FLAG_UNIQUEID: u32 = 0x2000;
+
+pub(super) struct ReceiveQueue {
+    sockets: Vec<Socket>,
+    /// Where the oldest frames are.
+    current: usize,
+}
+
+impl ReceiveQueue {
+    /// Opens the sockets on an interface. Nothing arrives until [`Self::take_only`].
+    pub(super) fn open(interface: u32) -> Result<Self, Unavailable> {
+        let first = open(interface)?;
+        let granted = first.recv_buffer_size().unwrap_or(WANTED_BYTES).max(1);
+        let mut queue = Self {
+            sockets: vec![first],
+            current: 0,
+        };
+        let wanted = WANTED_BYTES.div_ceil(granted).min(MOST);
+        if wanted > 1
+            && let Err(error) = queue.grow(interface, wanted)
+        {
+            tracing::info!("frames wait in one socket only: {error}");
+        }
+        Ok(queue)
+    }
+
+    fn grow(&mut self, interface: u32, wanted: usize) -> Result<(), Unavailable> {
+        let fanout = |error| Unavailable::system("PACKET_FANOUT", error);
+        let join = |socket: &Socket, group: u32| {
+            let value = group.to_ne_bytes();
+            set_option(
+                socket.as_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_FANOUT,
+                &value,
+            )
+            .map_err(fanout)
+        };
+        let rollover = FANOUT_ROLLOVER << 16;
+        join(&self.sockets[0], rollover | FANOUT_FLAG_UNIQUEID << 16)?;
+        let mut joined = [0; 4];
+        let socket = self.sockets[0].as_fd();
+        option(socket, libc::SOL_PACKET, libc::PACKET_FANOUT, &mut joined).map_err(fanout)?;
+        let group = u32::from_ne_bytes(joined) & 0xffff;
+        while self.sockets.len() < wanted {
+            let socket = open(interface)?;
+            join(&socket, rollover | group)?;
+            self.sockets.push(socket);
+        }
+        Ok(())
+    }
+
+    /// Has frames arrive that pass this filter, and no others.
+    pub(super) fn take_only(&self, filter: &[SockFilter]) -> io::Result<()> {
+        self.sockets
+            .iter()
+            .try_for_each(|socket| socket.attach_filter(filter))
+    }
+
+    /// Has `registry` tell of each socket.
+    pub(super) fn register(
+        &self,
+        registry: &mio::Registry,
+        mut token: impl FnMut() -> mio::Token,
+    ) -> io::Result<()> {
+        self.sockets.iter().try_for_each(|socket| {
+            registry.register(
+                &mut SourceFd(&socket.as_raw_fd()),
+                token(),
+                Interest::READABLE,
+            )
+        })
+    }
+
+    /// Reads the oldest frame; `None` when there is none, otherwise its length, which is longer
+    /// than `buffer` when it does not fit. An error is of one frame only.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut following = None;
+        loop {
+            match recv(&self.sockets[self.current], &mut *buffer, RecvFlags::TRUNC) {
+                Ok((_, len)) => return Some(Ok(len)),
+                Err(rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Some(Err(error.into())),
+            }
+            // Once a later socket has a frame, this one gets no more: it is left when it is empty
+            // even then.
+            match following.take() {
+                Some(next) => self.current = next,
+                None => following = Some(self.following()?),
+            }
+        }
+    }
+
+    /// The first socket after the current one that has a frame.
+    fn following(&self) -> Option<usize> {
+        let count = self.sockets.len();
+        if count == 1 {
+            return None;
+        }
+        let ready = self.ready(Duration::ZERO);
+        let mut others = (1..count).map(|step| (self.current + step) % count);
+        others.find(|index| ready[*index])
+    }
+
+    /// Waits until there is something to read; false when patience ends first.
+    pub(super) fn wait(&self, patience: Duration) -> bool {
+        self.ready(patience).contains(&true)
+    }
+
+    /// Which sockets have a frame, at the latest when patience ends.
+    fn ready(&self, patience: Duration) -> [bool; MOST] {
+        let socket = |index: usize| &self.sockets[index.min(self.sockets.len() - 1)];
+        let mut fds: [PollFd<'_>; MOST] =
+            std::array::from_fn(|index| PollFd::new(socket(index), PollFlags::IN));
+        let patience = Timespec {
+            tv_sec: patience.as_secs() as _,
+            tv_nsec: patience.subsec_nanos() as _,
+        };
+        let count = self.sockets.len();
+        let _ = poll(&mut fds[..count], Some(&patience));
+        fds.map(|fd| !fd.revents().is_empty())
+    }
+
+    /// The socket to send with.
+    pub(super) fn sender(&self) -> &Socket {
+        &self.sockets[0]
+    }
+
+    /// Frames for which there was no room, since the last call.
+    pub(super) fn lost(&self) -> u64 {
+        // `struct tpacket_stats`: packets, drops.
+        let lost = |socket: &Socket| {
+            let mut statistics = [0; 8];
+            let socket = socket.as_fd();
+            option(
+                socket,
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                &mut statistics,
+            )
+            .ok()?;
+            let [.., a, b, c, d] = statistics;
+            Some(u64::from(u32::from_ne_bytes([a, b, c, d])))
+        };
+        self.sockets.iter().filter_map(lost).sum()
+    }
+
+    /// Bytes that may wait, as the kernel counts them.
+    pub(super) fn bytes(&self) -> usize {
+        let sizes = self.sockets.iter().map(Socket::recv_buffer_size);
+        sizes.filter_map(Result::ok).sum()
+    }
+}
+
+fn open(interface: u32) -> Result<Socket, Unavailable> {
+    let opened = Socket::new(Domain::PACKET, Type::RAW, None);
+    let socket = opened.map_err(|error| Unavailable::system("AF_PACKET", error))?;
+    let enable = 1_i32.to_ne_bytes();
+    // Without this TCP fails where checksums are left to the receiver, as on veth.
+    set_option(
+        socket.as_fd(),
+        libc::SOL_PACKET,
+        libc::PACKET_VNET_HDR,
+        &enable,
+    )
+    .map_err(|error| Unavailable::system("PACKET_VNET_HDR", error))?;
+    socket
+        .attach_filter(&filter::nothing())
+        .map_err(|error| Unavailable::system("SO_ATTACH_FILTER", error))?;
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| bind_to_interface(socket.as_fd(), libc::ETH_P_IP as u16, interface))
+        .map_err(|error| Unavailable::system("bind to the outside interface", error))?;
+    let _ = socket.set_recv_buffer_size(SOCKET_BYTES);
+    Ok(socket)
+}
