@@ -1,7 +1,8 @@
 //! Many peers in one thread: a TUN device with all their addresses, and a session for each.
 //!
 //! wireguard-go once for each peer would cost more than the client's core has. Nothing is batched
-//! here, which is slow, but the same for every server and every peer.
+//! here, which is slow, but the same for every server and every peer. Each peer has a port of its
+//! own, as real ones have: servers may tell peers apart by it, or share them out by it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -39,13 +40,11 @@ impl Crowd {
         peers: Vec<Peer>,
         server_key: popup_model::PublicKey,
     ) -> Result<Self> {
-        let (device, socket) = lab.client.enter(|| {
+        let count = peers.len();
+        let (device, sockets) = lab.client.enter(move || {
             let device = open_device().context("a TUN device cannot be made")?;
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.connect(SocketAddr::from((SERVER, PORT)))?;
-            socket.set_nonblocking(true)?;
-            socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
-            Ok((device, socket))
+            let sockets: io::Result<Vec<_>> = (0..count).map(|_| open_socket()).collect();
+            Ok((device, sockets?))
         })?;
         let addresses = crate::rows::addresses(&peers);
         for address in &addresses {
@@ -55,16 +54,18 @@ impl Crowd {
         lab.client.shell(&format!(
             "ip link set {DEVICE} mtu 1420 up; ip route add 203.0.113.0/24 dev {DEVICE}"
         ))?;
-        let tunnels = peers.iter().zip(0..).map(|(peer, index)| {
+        let members = peers.iter().zip(sockets).map(|(peer, socket)| {
             let secret = StaticSecret::from(*peer.key.as_bytes());
             let public = PublicKey::from(*server_key.as_bytes());
-            let tunnel = Tunn::new(secret, public, None, Some(25), index, None);
-            (peer.address, tunnel)
+            Member {
+                address: peer.address,
+                socket,
+                tunnel: Tunn::new(secret, public, None, Some(25), 0, None),
+            }
         });
         let mut work = Work {
             device,
-            socket,
-            tunnels: tunnels.collect(),
+            members: members.collect(),
             buffer: vec![0; 65536],
             timers_at: Instant::now(),
         };
@@ -118,10 +119,23 @@ fn open_device() -> io::Result<File> {
     }
 }
 
+fn open_socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(SocketAddr::from((SERVER, PORT)))?;
+    socket.set_nonblocking(true)?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20)?;
+    Ok(socket)
+}
+
+struct Member {
+    address: Ipv4Addr,
+    socket: UdpSocket,
+    tunnel: Tunn,
+}
+
 struct Work {
     device: File,
-    socket: UdpSocket,
-    tunnels: Vec<(Ipv4Addr, Tunn)>,
+    members: Vec<Member>,
     buffer: Vec<u8>,
     /// When the sessions' timers were last looked at.
     timers_at: Instant,
@@ -133,13 +147,19 @@ impl Work {
             tv_sec: 0,
             tv_nsec: 100_000_000,
         };
-        let mut ready = [
-            PollFd::from_borrowed_fd(self.device.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
-        ];
+        let device = PollFd::from_borrowed_fd(self.device.as_fd(), PollFlags::IN);
+        let sockets = self.members.iter();
+        let sockets =
+            sockets.map(|member| PollFd::from_borrowed_fd(member.socket.as_fd(), PollFlags::IN));
+        let mut ready: Vec<_> = std::iter::once(device).chain(sockets).collect();
         poll(&mut ready, Some(&patience)).ok();
+        let ready: Vec<bool> = ready.iter().map(|fd| !fd.revents().is_empty()).collect();
         self.take_packets();
-        self.take_datagrams();
+        for (member, ready) in self.members.iter_mut().zip(&ready[1..]) {
+            if *ready {
+                member.take_datagrams(&mut self.device, &mut self.buffer);
+            }
+        }
         self.keep_time();
     }
 
@@ -152,42 +172,15 @@ impl Work {
             let Some(source) = packet.get(12..16).filter(|_| length >= 20) else {
                 continue;
             };
-            let mut owners = self.tunnels.iter_mut();
-            let Some((_, tunnel)) = owners.find(|(address, _)| address.octets() == source) else {
+            let mut members = self.members.iter_mut();
+            let Some(member) = members.find(|member| member.address.octets() == source) else {
                 continue;
             };
-            if let TunnResult::WriteToNetwork(datagram) =
-                tunnel.encapsulate(&packet[..length], &mut self.buffer)
+            if let TunnResult::WriteToNetwork(datagram) = member
+                .tunnel
+                .encapsulate(&packet[..length], &mut self.buffer)
             {
-                self.socket.send(datagram).ok();
-            }
-        }
-    }
-
-    fn take_datagrams(&mut self) {
-        let mut datagram = [0; 2048];
-        for _ in 0..64 {
-            let Ok(length) = self.socket.recv(&mut datagram) else {
-                return;
-            };
-            let Some((_, tunnel)) = self.tunnels.get_mut(receiver(&datagram[..length])) else {
-                continue;
-            };
-            let mut input = &datagram[..length];
-            loop {
-                match tunnel.decapsulate(None, input, &mut self.buffer) {
-                    TunnResult::WriteToNetwork(reply) => {
-                        self.socket.send(reply).ok();
-                        input = &[];
-                    }
-                    TunnResult::WriteToTunnelV4(packet, _)
-                    | TunnResult::WriteToTunnelV6(packet, _) => {
-                        // One write is one packet.
-                        self.device.write_all(packet).ok();
-                        break;
-                    }
-                    TunnResult::Done | TunnResult::Err(_) => break,
-                }
+                member.socket.send(datagram).ok();
             }
         }
     }
@@ -198,26 +191,38 @@ impl Work {
             return;
         }
         self.timers_at = Instant::now();
-        for (_, tunnel) in &mut self.tunnels {
-            if let TunnResult::WriteToNetwork(datagram) = tunnel.update_timers(&mut self.buffer) {
-                self.socket.send(datagram).ok();
+        for member in &mut self.members {
+            let result = member.tunnel.update_timers(&mut self.buffer);
+            if let TunnResult::WriteToNetwork(datagram) = result {
+                member.socket.send(datagram).ok();
             }
         }
     }
 }
 
-/// Which of our sessions a datagram names: in a response and in data, above the 8 bits that
-/// boringtun keeps for itself.
-fn receiver(datagram: &[u8]) -> usize {
-    let at = match datagram.first() {
-        Some(2) => 8,
-        _ => 4,
-    };
-    let index = datagram.get(at..at + 4).map_or(u32::MAX, |bytes| {
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |value, byte| value << 8 | u32::from(*byte))
-    });
-    (index >> 8) as usize
+impl Member {
+    fn take_datagrams(&mut self, device: &mut File, buffer: &mut [u8]) {
+        let mut datagram = [0; 2048];
+        for _ in 0..16 {
+            let Ok(length) = self.socket.recv(&mut datagram) else {
+                return;
+            };
+            let mut input = &datagram[..length];
+            loop {
+                match self.tunnel.decapsulate(None, input, buffer) {
+                    TunnResult::WriteToNetwork(reply) => {
+                        self.socket.send(reply).ok();
+                        input = &[];
+                    }
+                    TunnResult::WriteToTunnelV4(packet, _)
+                    | TunnResult::WriteToTunnelV6(packet, _) => {
+                        // One write is one packet.
+                        device.write_all(packet).ok();
+                        break;
+                    }
+                    TunnResult::Done | TunnResult::Err(_) => break,
+                }
+            }
+        }
+    }
 }
