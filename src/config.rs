@@ -332,7 +332,12 @@ fn passed_on(reader: &mut Reader<'_>) -> Vec<(&'static str, String)> {
     if let Some(path) = reader.path("WG_UAPI_DIR") {
         variables.push(("WG_UAPI_DIR", path.display().to_string()));
     }
-    for name in ["GATEWAY_MODE", "GATEWAY_THREADS", "PATH", "RAW_PROBE_TARGET"] {
+    for name in [
+        "GATEWAY_MODE",
+        "GATEWAY_THREADS",
+        "PATH",
+        "RAW_PROBE_TARGET",
+    ] {
         if let Some(text) = reader.text(name) {
             variables.push((name, text));
         }
