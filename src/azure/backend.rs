@@ -133,8 +133,11 @@ impl AzureBackend {
             Condition::Starting => Phase::Starting,
             Condition::Running => Phase::Running,
             Condition::Stopping => Phase::Stopping,
-            Condition::Ended => self.with_log(region, "the gateway ended by itself").await,
-            Condition::Broken(reason) => self.with_log(region, &reason).await,
+            Condition::Ended => {
+                let detail = self.with_log(region, "the gateway ended by itself").await;
+                Phase::Ended(Some(detail))
+            }
+            Condition::Broken(reason) => Phase::Failed(self.with_log(region, &reason).await),
             Condition::Stopped => {
                 let phase = Phase::Starting;
                 return Ok(Group::Present { lease: None, phase });
@@ -162,7 +165,7 @@ impl AzureBackend {
         Ok(running)
     }
 
-    async fn with_log(&self, region: &Region, reason: &str) -> Phase {
+    async fn with_log(&self, region: &Region, reason: &str) -> String {
         let name = group::name(region);
         let log = match self.arm.logs(&name, group::CONTAINER, LOG_LINES).await {
             Ok(log) => log,
@@ -172,10 +175,10 @@ impl AzureBackend {
             }
         };
         let log = tail(&log);
-        Phase::Failed(match log.is_empty() {
+        match log.is_empty() {
             true => reason.to_owned(),
             false => format!("{reason}; its log ends with: {log}"),
-        })
+        }
     }
 
     /// Signatures for the gateway, where it has no identity in the storage account.

@@ -118,7 +118,7 @@ impl LocalBackend {
         };
         let phase = match run.child.exit() {
             None => Phase::Starting,
-            Some(Exit { clean: true, .. }) => Phase::Ended,
+            Some(Exit { clean: true, .. }) => Phase::Ended(None),
             Some(exit) if Instant::now() < exit.at + run.backoff => Phase::Starting,
             Some(_) => return Ok(Group::Absent),
         };

@@ -47,7 +47,7 @@ async fn a_gateway_that_exits_with_0_stays_down_until_it_is_deleted() {
     backend.create(&region(), &lease, &config()).await.unwrap();
     let ended = Group::Present {
         lease: Some(lease.id),
-        phase: Phase::Ended,
+        phase: Phase::Ended(None),
     };
     assert_eq!(backend.observe(&region()).await.unwrap().group, ended);
     backend.delete(&region()).await.unwrap();

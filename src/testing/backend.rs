@@ -272,7 +272,7 @@ impl Backend for SimulatedBackend {
                         stopping_until: Some(_),
                         ..
                     } => Phase::Stopping,
-                    Gateway { ended: Some(_), .. } => Phase::Ended,
+                    Gateway { ended: Some(_), .. } => Phase::Ended(None),
                     Gateway { begun, .. } if begun.elapsed() < start_time => Phase::Starting,
                     _ => Phase::Running,
                 };

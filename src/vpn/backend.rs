@@ -79,8 +79,8 @@ pub enum Phase {
     Running,
     /// On its way out.
     Stopping,
-    /// The process ended by itself with exit code 0 and stays down.
-    Ended,
+    /// The process ended with exit code 0 and stays down; with what the platform can tell of it.
+    Ended(Option<String>),
     /// It cannot run, and the platform says why.
     Failed(String),
 }

@@ -63,7 +63,10 @@ pub fn plan(desired: &LeaseDocument, observed: &Observed, now: Timestamp) -> Act
         return Action::Finish(StopReason::LifetimeOver, None);
     }
     let status = observed.status_of(lease);
-    if let Some(end) = status.and_then(|status| status.ended.as_ref()) {
+    let end = status.and_then(|status| status.ended.as_ref());
+    // Somebody restarted or deleted its group, which says nothing against making it again.
+    let terminated = end.is_some_and(|end| end.reason == "terminated");
+    if let Some(end) = end.filter(|_| !terminated) {
         return finish_as(end);
     }
     if status.is_some_and(|status| is_idle(lease, status, now)) {
@@ -74,13 +77,15 @@ pub fn plan(desired: &LeaseDocument, observed: &Observed, now: Timestamp) -> Act
         group @ Group::Present {
             lease: made_for, ..
         } if made_for.as_ref() != Some(&lease.id) => clear(group),
-        Group::Present { phase, .. } => match phase {
+        group @ Group::Present { phase, .. } => match phase {
             Phase::Running => Action::Nothing,
             Phase::Starting | Phase::Stopping => Action::Wait,
             Phase::Failed(detail) => Action::Finish(StopReason::Failed, Some(detail.clone())),
-            Phase::Ended => {
-                let detail = "the gateway ended without saying why; its log may tell";
-                Action::Finish(StopReason::Failed, Some(detail.to_owned()))
+            Phase::Ended(_) if terminated => clear(group),
+            Phase::Ended(detail) => {
+                let silent = || "the gateway ended without saying why; its log may tell".to_owned();
+                let detail = detail.clone().unwrap_or_else(silent);
+                Action::Finish(StopReason::Failed, Some(detail))
             }
         },
     }

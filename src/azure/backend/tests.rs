@@ -222,7 +222,7 @@ async fn a_gateway_that_ended_is_told_with_the_end_of_its_log() {
     world.arm.state().log = "one\ntwo\n\nthe lease is over\n".to_owned();
     let ended = json!({"restartCount": 0, "currentState": {"state": "Terminated", "exitCode": 0}});
     world.arm.set_state(NAME, "Succeeded", ended);
-    let Phase::Failed(reason) = world.phase().await else {
+    let Phase::Ended(Some(reason)) = world.phase().await else {
         panic!("it has ended")
     };
     assert!(

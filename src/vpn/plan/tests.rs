@@ -92,7 +92,7 @@ fn phases() -> [Phase; 5] {
         Phase::Starting,
         Phase::Running,
         Phase::Stopping,
-        Phase::Ended,
+        Phase::Ended(None),
         failed,
     ]
 }
@@ -125,7 +125,11 @@ fn with_a_lease_its_own_gateway_is_made_kept_or_given_up() {
         (present('a', Phase::Starting), Action::Wait),
         (present('a', Phase::Running), Action::Nothing),
         (present('a', Phase::Stopping), Action::Wait),
-        (present('a', Phase::Ended), failed(silent)),
+        (present('a', Phase::Ended(None)), failed(silent)),
+        (
+            present('a', Phase::Ended(Some("exit 0".to_owned()))),
+            failed("exit 0"),
+        ),
         (
             present('a', Phase::Failed("no quota".to_owned())),
             failed("no quota"),
@@ -174,10 +178,6 @@ fn a_gateway_that_crashed_is_made_again_and_one_that_ended_on_purpose_is_not() {
         ),
         (ended("bad_configuration", Some(port)), failed(port)),
         (
-            ended("terminated", None),
-            failed("the gateway ended by itself (terminated)"),
-        ),
-        (
             ended("fenced", None),
             failed("the gateway ended by itself (fenced)"),
         ),
@@ -186,12 +186,30 @@ fn a_gateway_that_crashed_is_made_again_and_one_that_ended_on_purpose_is_not() {
         let groups = [
             Group::Absent,
             present('a', Phase::Running),
-            present('a', Phase::Ended),
+            present('a', Phase::Ended(None)),
         ];
         for group in groups {
             let action = decide(&leased(), group, Some(status.clone()), 10);
             assert_eq!(action, expected, "{:?}", status.ended);
         }
+    }
+}
+
+#[test]
+fn a_gateway_that_was_terminated_is_made_again_unless_its_group_cannot_run() {
+    let terminated = || Some(ended("terminated", None));
+    let broken = Phase::Failed("no quota".to_owned());
+    let table = [
+        (Group::Absent, Action::Create),
+        (present('b', Phase::Running), Action::Delete),
+        (present('a', Phase::Starting), Action::Wait),
+        (present('a', Phase::Running), Action::Nothing),
+        (present('a', Phase::Ended(None)), Action::Delete),
+        (present('a', broken), failed("no quota")),
+    ];
+    for (group, expected) in table {
+        let action = decide(&leased(), group.clone(), terminated(), 10);
+        assert_eq!(action, expected, "{group:?}");
     }
 }
 
