@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::account::{Account, AccountUrl};
-use super::failure::describe;
+use super::failure::{describe, is_passing};
 use super::http_client::client_options;
 use super::sas::{Sas, SasPolicy, SasTokens};
 use super::shared_key::SharedKeyPolicy;
@@ -391,12 +391,9 @@ impl Failure {
     }
 
     fn is_passing(&self) -> bool {
-        let Self::Azure(error) = self else {
-            return false;
-        };
-        match error.http_status().map(u16::from) {
-            Some(status) => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            None => matches!(error.kind(), ErrorKind::Io | ErrorKind::Connection),
+        match self {
+            Self::Azure(error) => is_passing(error),
+            Self::Unusable(_) | Self::Slow(_) => false,
         }
     }
 

@@ -28,6 +28,18 @@ pub fn describe(error: &Error) -> String {
     format!("{}: {}", error.kind(), innermost(error))
 }
 
+/// Whether the same call may work in a moment. A token that did not come has its own reason.
+pub(super) fn is_passing(error: &Error) -> bool {
+    let reason = match error.kind() {
+        ErrorKind::Credential => deepest(error).unwrap_or(error),
+        _ => error,
+    };
+    match reason.http_status().map(u16::from) {
+        Some(status) => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+        None => matches!(reason.kind(), ErrorKind::Io | ErrorKind::Connection),
+    }
+}
+
 /// The last Azure error in the chain.
 fn deepest(error: &Error) -> Option<&Error> {
     let mut found = None;
