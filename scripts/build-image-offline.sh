@@ -109,16 +109,19 @@ cp /handed-over/popup-gateway target/x86_64-unknown-linux-musl/release/
 CARGO
 chmod +x "$work/alpine/usr/sbin/apk" "$work/rust/usr/bin/cargo"
 
+# As root, whose images the tests run.
+build() { as_root env CONTAINERS_CONF="$CONTAINERS_CONF" buildah build "$@"; }
+
 # base NAME DIRECTORY: a scratch image of the directory, tagged with the name.
 base() {
   printf 'FROM scratch\nCOPY . /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin\n' >"$work/Dockerfile"
-  buildah build --quiet --file "$work/Dockerfile" --tag "$1" "$2" >/dev/null
+  build --quiet --file "$work/Dockerfile" --tag "$1" "$2" >/dev/null
 }
 bases=$(sed -n 's/^FROM \([^ $]*\).*/\1/p' container/Dockerfile)
 base "$(grep rust: <<<"$bases")" "$work/rust"
 base "$(grep alpine:3 <<<"$bases" | grep -v rust:)" "$work/alpine"
 
 step "container/Dockerfile"
-buildah build --pull-never --isolation chroot --file container/Dockerfile --tag "$tag" \
+build --pull-never --isolation chroot --file container/Dockerfile --tag "$tag" \
   --build-arg ALPINE_DIGEST= --build-arg RUST_DIGEST= .
 say "built $tag"

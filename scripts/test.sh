@@ -31,4 +31,5 @@ scripts/test-container.sh
 step "examples in the documentation"
 cargo test --workspace --doc --locked
 step "tests"
-scripts/with-azurite.sh cargo nextest run --workspace --locked --features "$features"
+# A thread is half a core: see .config/nextest.toml.
+scripts/with-azurite.sh cargo nextest run --workspace --locked --features "$features" --test-threads "$((2 * $(nproc)))"

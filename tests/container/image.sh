@@ -2,7 +2,7 @@
 # image.sh [IMAGE]: runs the image as Azure Container Instances would, and as one would by hand, and
 # a real WireGuard client against it. scripts/build-image-offline.sh makes the image.
 #
-#   SECCOMP  a seccomp profile, such as docker's own, in place of podman's
+#   SECCOMP  a seccomp profile, such as docker's own, in place of seccomp.json
 #
 #   client 198.51.100.2 ── 198.51.100.1 [gateway] 203.0.113.1 ── 203.0.113.10 [internet]
 set -euo pipefail
@@ -119,7 +119,7 @@ JSON
 
 begin() { # begin OPTION…
   container=$(podman run --detach --network="ns:/run/netns/$id-gateway" --volume "$work:/test" \
-    --security-opt "seccomp=${SECCOMP:-/usr/share/containers/seccomp.json}" \
+    --security-opt "seccomp=${SECCOMP:-$here/seccomp.json}" \
     --env VPN_STATE_DIR=/test/state --env LEASE_ID=$lease --env LEASE_EXPIRES_AT="$expires" "$@" "$image")
 }
 finish() { # finish WHAT…: SIGTERM, and what must be so afterwards

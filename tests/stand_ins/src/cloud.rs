@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::arm::{Command, ContainerEvent, Reply, Request, SandboxId, Settings, Simulation};
+use crate::arm::{
+    Command, ContainerEvent, Faults, Reply, Request, SandboxId, Settings, Simulation,
+};
 use crate::proxy::Weather;
 use crate::runner::Runner;
 
@@ -29,15 +31,28 @@ pub struct Cloud {
     pub names: Names,
     /// The weather in front of storage, where there is any.
     pub storage_weather: watch::Sender<Weather>,
+    /// The faults of storage, where there is any.
+    storage_faults: Mutex<Faults>,
 }
 
 /// Ends the cloud's tasks when it is dropped.
 #[derive(Debug)]
-pub struct Driver(JoinHandle<()>);
+pub struct Driver {
+    task: JoinHandle<()>,
+    end: Arc<Notify>,
+}
+
+impl Driver {
+    /// Ends them when every container has been ended politely, and its sandbox taken away.
+    pub async fn end(mut self) {
+        self.end.notify_one();
+        let _ = (&mut self.task).await;
+    }
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -49,14 +64,22 @@ impl Cloud {
             wake: Notify::new(),
             names: Names::default(),
             storage_weather: watch::Sender::default(),
+            storage_faults: Mutex::default(),
         });
-        let driver = tokio::spawn(drive(Arc::clone(&cloud), runner));
-        (cloud, Driver(driver))
+        let end = Arc::new(Notify::new());
+        let task = tokio::spawn(drive(Arc::clone(&cloud), runner, Arc::clone(&end)));
+        (cloud, Driver { task, end })
     }
 
     /// Carries a request out.
     pub fn handle(&self, request: &Request) -> Reply {
         self.with(|simulation| simulation.handle_request(request, Timestamp::now()))
+    }
+
+    /// Does something with the faults of storage.
+    pub fn with_storage<T>(&self, work: impl FnOnce(&mut Faults) -> T) -> T {
+        let faults = self.storage_faults.lock();
+        work(&mut faults.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Does something with the simulation, and then what follows from it.
@@ -71,9 +94,10 @@ impl Cloud {
     }
 }
 
-async fn drive(cloud: Arc<Cloud>, runner: Arc<dyn Runner>) {
+async fn drive(cloud: Arc<Cloud>, runner: Arc<dyn Runner>, end: Arc<Notify>) {
     let (events, mut happened) = mpsc::unbounded_channel::<ContainerEvent>();
     let mut sandboxes: HashMap<SandboxId, sandbox::Handle> = HashMap::new();
+    let mut open = JoinSet::new();
     loop {
         let (commands, next) = {
             let mut simulation = cloud
@@ -88,7 +112,8 @@ async fn drive(cloud: Arc<Cloud>, runner: Arc<dyn Runner>) {
             match command {
                 Command::Open(sandbox) => {
                     let id = sandbox.id;
-                    let handle = sandbox::open(sandbox, &runner, &cloud, &events);
+                    let (handle, life) = sandbox::open(sandbox, &runner, &cloud, &events);
+                    open.spawn(life);
                     sandboxes.insert(id, handle);
                 }
                 Command::Run(id, spec) => {
@@ -105,6 +130,8 @@ async fn drive(cloud: Arc<Cloud>, runner: Arc<dyn Runner>) {
             Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
         });
         tokio::select! {
+            () = end.notified() => break,
+            Some(_) = open.join_next() => {}
             () = cloud.wake.notified() => {}
             () = tokio::time::sleep(pause) => {}
             event = happened.recv() => {
@@ -115,4 +142,6 @@ async fn drive(cloud: Arc<Cloud>, runner: Arc<dyn Runner>) {
             }
         }
     }
+    drop(sandboxes);
+    while open.join_next().await.is_some() {}
 }

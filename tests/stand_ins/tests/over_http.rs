@@ -139,6 +139,27 @@ async fn a_put_that_is_held_takes_effect_late() {
 }
 
 #[tokio::test]
+async fn a_put_that_has_come_is_carried_out_though_its_sender_has_gone() {
+    for fault in [
+        json!({"kind": "hold", "method": "PUT", "beforeMs": 300}),
+        json!({"kind": "late", "method": "PUT", "ms": 300}),
+    ] {
+        let azure = Azure::start(quick()).await;
+        azure.fault(fault).await;
+        let body = body();
+        let put = azure.call("PUT", GROUP, Some(&body));
+        let answer = tokio::time::timeout(Duration::from_millis(150), put).await;
+        assert!(!matches!(answer, Ok(Ok(_))), "there is no answer");
+        let shown = async || azure.call("GET", GROUP, None).await.unwrap().status;
+        assert_eq!(shown().await, 404);
+        eventually(PATIENCE, "the group is there", async || {
+            (shown().await == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn without_a_token_for_it_resource_manager_refuses() {
     let azure = Azure::start(quick()).await;
     let ca = Some(azure.ca_pem.as_str());

@@ -57,6 +57,11 @@ pub enum Kind {
     Drop,
     /// The request is carried out, and the connection ends instead of an answer.
     LoseAnswer,
+    /// The connection ends at once, and the request takes effect after this long.
+    Late {
+        /// How long.
+        ms: u64,
+    },
     /// The request takes effect late, and the answer comes later still.
     Hold {
         /// Before it takes effect.
@@ -122,6 +127,7 @@ impl Kind {
                 | Self::Hang { .. }
                 | Self::Drop
                 | Self::LoseAnswer
+                | Self::Late { .. }
                 | Self::Hold { .. }
         )
     }
@@ -139,6 +145,11 @@ pub enum Admission {
     },
     /// Has it carried out and ends the connection.
     HandleAndDrop,
+    /// Ends the connection, pauses and has it carried out.
+    DropAndHandle {
+        /// The pause.
+        after: Duration,
+    },
     /// Answers this.
     Refuse(ArmError),
     /// Waits and ends the connection.
@@ -150,19 +161,21 @@ pub enum Admission {
 
 /// The faults that are still to come.
 #[derive(Debug, Default)]
-pub(super) struct Faults(VecDeque<Fault>);
+pub struct Faults(VecDeque<Fault>);
 
 impl Faults {
-    pub(super) fn add(&mut self, fault: Fault) {
+    /// Adds one.
+    pub fn add(&mut self, fault: Fault) {
         self.0.push_back(fault);
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
         self.0.clear();
     }
 
     /// The next fault of the connection for this request.
-    pub(super) fn admission(&mut self, method: &str, path: &str) -> Admission {
+    pub fn admission(&mut self, method: &str, path: &str) -> Admission {
         let pause = Duration::from_millis;
         match self.take(method, path, Kind::is_of_transport) {
             Some(Kind::Respond {
@@ -180,6 +193,7 @@ impl Faults {
                 after: Duration::ZERO,
             },
             Some(Kind::LoseAnswer) => Admission::HandleAndDrop,
+            Some(Kind::Late { ms }) => Admission::DropAndHandle { after: pause(ms) },
             Some(Kind::Hold {
                 before_ms,
                 after_ms,

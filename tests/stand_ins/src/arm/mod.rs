@@ -37,7 +37,7 @@ mod view;
 pub use container::{Command, ContainerEvent, ContainerSpec, Happening, Sandbox, SandboxId};
 pub use delays::Delays;
 pub use error::ArmError;
-pub use fault::{Admission, Fault, Kind};
+pub use fault::{Admission, Fault, Faults, Kind};
 pub use identity::Identity;
 pub use quota::Quotas;
 pub use settings::{LongRunning, Settings};

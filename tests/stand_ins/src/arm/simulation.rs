@@ -57,6 +57,8 @@ pub struct Summary {
     pub created: usize,
     /// How many there were at most at one time.
     pub most_at_once: usize,
+    /// Every request that has come: method, path.
+    pub arrived: Vec<(String, String)>,
     /// Every request so far: method, path, status (0 when the connection was ended).
     pub requests: Vec<(String, String, u16)>,
 }
@@ -86,6 +88,7 @@ pub struct Simulation {
     numbers: u64,
     created: usize,
     most_at_once: usize,
+    arrived: Vec<(String, String)>,
     requests: Vec<(String, String, u16)>,
 }
 
@@ -107,6 +110,7 @@ impl Simulation {
             numbers: 0,
             created: 0,
             most_at_once: 0,
+            arrived: Vec::new(),
             requests: Vec::new(),
         }
     }
@@ -123,6 +127,7 @@ impl Simulation {
 
     /// What the shell is to do with a request that has just come.
     pub fn admit(&mut self, method: &str, path: &str) -> Admission {
+        self.arrived.push((method.to_owned(), path.to_owned()));
         self.faults.admission(method, path)
     }
 
@@ -138,6 +143,7 @@ impl Simulation {
             groups: self.groups.values().map(GroupSummary::of).collect(),
             created: self.created,
             most_at_once: self.most_at_once,
+            arrived: self.arrived.clone(),
             requests: self.requests.clone(),
         }
     }

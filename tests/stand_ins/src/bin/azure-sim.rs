@@ -1,9 +1,9 @@
 //! `azure-sim`: Container Instances, identities and DNS on this machine.
 //!
 //! ```text
-//! azure-sim --directory DIR [--listen IP] [--scale FACTOR] [--runner fake|process]
-//!           [--program PATH] [--capabilities default|none] [--bridge NAME=IP/PREFIX]
-//!           [--name NAME=IP]… [--azurite TOOLS] [--location HEADERS]
+//! azure-sim --directory DIR [--listen IP] [--scale FACTOR] [--runner fake|process|podman]
+//!           [--program PATH] [--image IMAGE] [--seccomp PROFILE] [--capabilities default|none]
+//!           [--bridge NAME=IP/PREFIX] [--name NAME=IP]… [--azurite TOOLS] [--location]
 //! ```
 //!
 //! It writes `ca.pem` and, once everything listens, `ready.json` into DIR: the addresses, and the
@@ -22,8 +22,11 @@ use popup_stand_ins::azurite::{API_VERSION, Azurite};
 use popup_stand_ins::cloud::Cloud;
 use popup_stand_ins::dns::Resolver;
 use popup_stand_ins::proxy::Proxy;
-use popup_stand_ins::runner::{Capabilities, FakeRunner, ProcessOptions, ProcessRunner, Runner};
-use popup_stand_ins::server::{App, Server};
+use popup_stand_ins::runner::{
+    Capabilities, FakeRunner, NetworkOptions, PodmanOptions, PodmanRunner, ProcessOptions,
+    ProcessRunner, Runner,
+};
+use popup_stand_ins::server::{App, Server, StorageFront};
 use popup_stand_ins::tls::Authority;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -36,13 +39,23 @@ struct Arguments {
     directory: PathBuf,
     listen: IpAddr,
     scale: f64,
-    process: bool,
+    runner: Kind,
     program: String,
+    image: Option<String>,
+    seccomp: Option<PathBuf>,
     capabilities: Capabilities,
     bridge: (String, Ipv4Addr, u8),
     names: HashMap<String, Ipv4Addr>,
     azurite: Option<PathBuf>,
     long_running: LongRunning,
+}
+
+/// What runs containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fake,
+    Process,
+    Podman,
 }
 
 fn main() -> ExitCode {
@@ -72,7 +85,7 @@ async fn run() -> anyhow::Result<()> {
         identities: vec![gateway.clone()],
         ..Settings::default()
     };
-    let (cloud, _driver) = Cloud::start(settings, runner(&arguments).await?);
+    let (cloud, driver) = Cloud::start(settings, runner(&arguments).await?);
     let authority = Authority::new()?;
     let ca = directory.join("ca.pem");
     std::fs::write(&ca, &authority.pem)
@@ -83,7 +96,11 @@ async fn run() -> anyhow::Result<()> {
     let listen = async || TcpListener::bind((arguments.listen, 0)).await;
     let arm = Server::start(listen().await?, &cloud, app.clone(), Some(&certificate))?;
     let plain = Server::start(listen().await?, &cloud, app.clone(), None)?;
-    let dns = SocketAddr::new(arguments.listen, if arguments.process { 53 } else { 0 });
+    let dns_port = match arguments.runner {
+        Kind::Fake => 0,
+        Kind::Process | Kind::Podman => 53,
+    };
+    let dns = SocketAddr::new(arguments.listen, dns_port);
     let dns = Resolver::start(dns, cloud.names.clone(), arguments.names.clone()).await?;
     let mut handler = json!({
         "SUBSCRIPTION_ID": SUBSCRIPTION,
@@ -98,6 +115,9 @@ async fn run() -> anyhow::Result<()> {
         "GATEWAY_IDENTITY_CLIENT_ID": gateway.client_id,
         "REGIONS": "westeurope",
     });
+    if let Some(image) = &arguments.image {
+        handler["CONTAINER_IMAGE"] = image.as_str().into();
+    }
     let mut storage = None;
     if let Some(tools) = &arguments.azurite {
         let listen = SocketAddr::new(arguments.listen, 0);
@@ -105,16 +125,20 @@ async fn run() -> anyhow::Result<()> {
         for container in ["control", "status", "keys"] {
             azurite.create_container(container).await?;
         }
+        let front = TcpListener::bind(listen).await?;
+        let (service, ca) = (azurite.address, &authority.pem);
+        let front = StorageFront::start(front, &cloud, service, ca, &certificate)?;
         let weather = cloud.storage_weather.clone();
-        let proxy = Proxy::under(listen, azurite.address, weather).await?;
+        let proxy = Proxy::under(listen, front.address, weather).await?;
         handler["STORAGE_ACCOUNT_URL"] = azurite.url_at(proxy.address).into();
         handler["STORAGE_API_VERSION"] = API_VERSION.into();
-        storage = Some((azurite, proxy));
+        storage = Some((azurite, front, proxy));
     }
     let ready = json!({
         "arm": arm.address,
         "plain": plain.address,
         "dns": dns.address,
+        "azurite": storage.as_ref().map(|(azurite, ..)| azurite.address),
         "settings": handler,
     });
     // Whoever waits for the file must not read half of it.
@@ -131,21 +155,38 @@ async fn run() -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    driver.end().await;
     drop(storage);
     Ok(())
 }
 
 async fn runner(arguments: &Arguments) -> anyhow::Result<Arc<dyn Runner>> {
-    if !arguments.process {
-        return Ok(Arc::new(FakeRunner::default()));
-    }
-    let runner = ProcessRunner::new(ProcessOptions {
-        program: vec![arguments.program.clone()],
-        capabilities: arguments.capabilities,
-        bridge: arguments.bridge.clone(),
-        resolver: Some(arguments.listen),
-    });
-    Ok(Arc::new(runner.await?))
+    let (capabilities, network) = (
+        arguments.capabilities,
+        NetworkOptions {
+            bridge: arguments.bridge.clone(),
+            resolver: Some(arguments.listen),
+        },
+    );
+    Ok(match arguments.runner {
+        Kind::Fake => Arc::new(FakeRunner::default()),
+        Kind::Process => Arc::new(
+            ProcessRunner::new(ProcessOptions {
+                program: vec![arguments.program.clone()],
+                capabilities,
+                network,
+            })
+            .await?,
+        ),
+        Kind::Podman => Arc::new(
+            PodmanRunner::new(PodmanOptions {
+                capabilities,
+                seccomp: arguments.seccomp.clone(),
+                network,
+            })
+            .await?,
+        ),
+    })
 }
 
 fn arguments() -> anyhow::Result<Arguments> {
@@ -153,8 +194,10 @@ fn arguments() -> anyhow::Result<Arguments> {
         directory: PathBuf::from("."),
         listen: IpAddr::from(Ipv4Addr::LOCALHOST),
         scale: 1.0,
-        process: false,
+        runner: Kind::Fake,
         program: "popup-gateway".to_owned(),
+        image: None,
+        seccomp: None,
         capabilities: Capabilities::Default,
         bridge: ("azure".to_owned(), Ipv4Addr::new(203, 0, 113, 1), 24),
         names: HashMap::new(),
@@ -168,12 +211,15 @@ fn arguments() -> anyhow::Result<Arguments> {
             Long("listen") => arguments.listen = parser.value()?.parse()?,
             Long("scale") => arguments.scale = parser.value()?.parse()?,
             Long("program") => arguments.program = parser.value()?.string()?,
+            Long("image") => arguments.image = Some(parser.value()?.string()?),
+            Long("seccomp") => arguments.seccomp = Some(std::path::absolute(parser.value()?)?),
             Long("azurite") => arguments.azurite = Some(std::path::absolute(parser.value()?)?),
             Long("location") => arguments.long_running = LongRunning::Location,
             Long("runner") => match parser.value()?.string()?.as_str() {
-                "fake" => arguments.process = false,
-                "process" => arguments.process = true,
-                other => bail!("--runner is fake or process, not {other}"),
+                "fake" => arguments.runner = Kind::Fake,
+                "process" => arguments.runner = Kind::Process,
+                "podman" => arguments.runner = Kind::Podman,
+                other => bail!("--runner is fake, process or podman, not {other}"),
             },
             Long("capabilities") => match parser.value()?.string()?.as_str() {
                 "default" => arguments.capabilities = Capabilities::Default,

@@ -19,16 +19,17 @@ impl Handle {
     }
 }
 
+/// A sandbox, and what has to be polled until it is gone.
 pub(super) fn open(
     sandbox: Sandbox,
     runner: &Arc<dyn Runner>,
     cloud: &Arc<Cloud>,
     events: &mpsc::UnboundedSender<ContainerEvent>,
-) -> Handle {
+) -> (Handle, impl Future<Output = ()> + Send + use<>) {
     let (sender, orders) = mpsc::unbounded_channel();
     let (runner, cloud, events) = (Arc::clone(runner), Arc::clone(cloud), events.clone());
-    tokio::spawn(live(sandbox, runner, cloud, events, orders));
-    Handle(sender)
+    let life = live(sandbox, runner, cloud, events, orders);
+    (Handle(sender), life)
 }
 
 async fn live(

@@ -1,18 +1,29 @@
 //! What really runs containers.
 
+mod capabilities;
 mod fake;
+mod namespace;
+mod podman;
 mod process;
+mod sandbox_network;
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::arm::{ContainerEvent, ContainerSpec, Happening, Sandbox, SandboxId};
 use crate::cloud::Cloud;
 
+pub use capabilities::Capabilities;
 pub use fake::{FakeRunner, Script};
-pub use process::{Capabilities, ProcessOptions, ProcessRunner};
+pub use podman::{PodmanOptions, PodmanRunner};
+pub use process::{ProcessOptions, ProcessRunner};
+pub use sandbox_network::NetworkOptions;
 
 /// Makes sandboxes: a network, an address, a metadata service.
 #[async_trait]
@@ -78,4 +89,26 @@ impl Output {
         // Nobody listens any more once the cloud has ended.
         let _ = self.events.send(ContainerEvent { sandbox, happening });
     }
+
+    /// Takes what a process prints from now on.
+    fn follow(&self, child: &mut Child) {
+        if let Some(stream) = child.stdout.take() {
+            tokio::spawn(copy(stream, self.clone()));
+        }
+        if let Some(stream) = child.stderr.take() {
+            tokio::spawn(copy(stream, self.clone()));
+        }
+    }
+}
+
+async fn copy(mut stream: impl AsyncRead + Unpin, output: Output) {
+    let mut buffer = vec![0; 8192];
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        output.write(buffer.get(..length).unwrap_or_default());
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    let signalled = || status.signal().map(|signal| 128 + signal);
+    status.code().or_else(signalled).unwrap_or(-1)
 }

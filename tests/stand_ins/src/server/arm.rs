@@ -24,16 +24,40 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let (cloud, method, path) = (&shared.cloud, method.as_str(), uri.path());
-    let note = |status| cloud.with(|simulation| simulation.note(method, path, status));
+    // What has come is carried out, even if its sender hangs up.
+    let work = tokio::spawn(carry_out(shared, method, uri, headers, body));
+    work.await.unwrap_or_else(|_| end_connection())
+}
+
+async fn carry_out(
+    shared: Shared,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let (cloud, path) = (&shared.cloud, uri.path());
+    let note = |status| cloud.with(|simulation| simulation.note(method.as_str(), path, status));
     let mut pause_after = std::time::Duration::ZERO;
     let mut lose = false;
-    match cloud.with(|simulation| simulation.admit(method, path)) {
+    match cloud.with(|simulation| simulation.admit(method.as_str(), path)) {
         Admission::Handle { before, after } => {
             tokio::time::sleep(before).await;
             pause_after = after;
         }
         Admission::HandleAndDrop => lose = true,
+        Admission::DropAndHandle { after } => {
+            note(0);
+            let shared = shared.clone();
+            let late = async move {
+                tokio::time::sleep(after).await;
+                shared
+                    .cloud
+                    .handle(&request(&shared, &method, &uri, &headers, &body));
+            };
+            tokio::spawn(late);
+            return end_connection();
+        }
         Admission::Refuse(error) => {
             note(error.status);
             return response(Reply::of_error(&error));
@@ -48,21 +72,31 @@ pub(super) async fn handle(
         note(401);
         return unauthorized(&refused);
     }
-    let query = uri.query().unwrap_or_default().as_bytes();
-    let host = headers.get("host").and_then(|host| host.to_str().ok());
-    let reply = cloud.handle(&Request {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: form_urlencoded::parse(query).into_owned().collect(),
-        body: serde_json::from_slice(&body).ok(),
-        origin: format!("{}://{}", shared.scheme, host.unwrap_or_default()),
-    });
+    let reply = cloud.handle(&request(&shared, &method, &uri, &headers, &body));
     note(if lose { 0 } else { reply.status });
     tokio::time::sleep(pause_after).await;
     if lose {
         return end_connection();
     }
     response(reply)
+}
+
+fn request(
+    shared: &Shared,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Request {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let host = headers.get("host").and_then(|host| host.to_str().ok());
+    Request {
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+        query: form_urlencoded::parse(query).into_owned().collect(),
+        body: serde_json::from_slice(body).ok(),
+        origin: format!("{}://{}", shared.scheme, host.unwrap_or_default()),
+    }
 }
 
 fn authorize(headers: &HeaderMap) -> Result<(), String> {

@@ -5,6 +5,7 @@
 //! | `POST /_simulation/faults` | adds a [`Fault`] |
 //! | `DELETE /_simulation/faults` | forgets those still to come |
 //! | `PUT /_simulation/storage` | changes the [`Weather`] in front of storage |
+//! | `POST /_simulation/storage/faults` | adds a [`Fault`] of storage |
 //! | `GET /_simulation/summary` | groups, counts and requests |
 //! | `GET /_simulation/names/{name}` | what a name resolves to |
 
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/_simulation/faults", post(add).delete(clear))
         .route("/_simulation/storage", put(storage))
+        .route("/_simulation/storage/faults", post(add_to_storage))
         .route("/_simulation/summary", get(summary))
         .route("/_simulation/names/{name}", get(name))
 }
@@ -39,6 +41,11 @@ async fn clear(State(shared): State<Shared>) -> StatusCode {
 
 async fn storage(State(shared): State<Shared>, Json(weather): Json<Weather>) -> StatusCode {
     shared.cloud.storage_weather.send_replace(weather);
+    StatusCode::NO_CONTENT
+}
+
+async fn add_to_storage(State(shared): State<Shared>, Json(fault): Json<Fault>) -> StatusCode {
+    shared.cloud.with_storage(|faults| faults.add(fault));
     StatusCode::NO_CONTENT
 }
 

@@ -41,7 +41,9 @@ pub(super) async fn admitted(
             tokio::time::sleep(before + after).await;
             Ok(())
         }
-        Admission::HandleAndDrop => Err(Box::new(end_connection())),
+        Admission::HandleAndDrop | Admission::DropAndHandle { .. } => {
+            Err(Box::new(end_connection()))
+        }
         Admission::Drop { after } => {
             tokio::time::sleep(after).await;
             Err(Box::new(end_connection()))

@@ -6,6 +6,7 @@ mod control;
 mod entra;
 mod listen;
 mod metadata;
+mod storage;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::cloud::Cloud;
 use crate::tls::Certificate;
 
 pub use metadata::metadata_service;
+pub use storage::StorageFront;
 
 /// What the handlers of requests share.
 #[derive(Debug, Clone)]

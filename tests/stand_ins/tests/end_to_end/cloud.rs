@@ -1,13 +1,13 @@
-//! The cloud: `azure-sim` and Functions hosts, in a box of their own.
+//! The cloud: `azure-sim` in a box of its own.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use popup_stand_ins::client::{Answer, call};
-use serde_json::{Value, json};
+use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::boxes;
@@ -17,19 +17,57 @@ use crate::namespace::{Namespace, kill, require_tools};
 /// Where the cloud's services are.
 pub const SERVICES: &str = "192.0.2.1";
 /// Starting Azurite takes a while on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Azure.
 pub struct Azure {
     // The processes end with the box, which is dropped first.
     pub namespace: Namespace,
     pub ready: Value,
-    directory: TempDir,
-    _process: Child,
+    pub directory: TempDir,
+    process: Child,
+    runner: Runner,
+}
+
+/// What runs containers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Runner {
+    /// Nothing does: they are there, and never say a word.
+    Fake,
+    /// The gateway as a process.
+    Process,
+    /// The image.
+    Podman,
+}
+
+/// What root may do in a container.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Capabilities {
+    Default,
+    None,
+}
+
+/// What `scripts/build-image-offline.sh` makes.
+const IMAGE: &str = "localhost/popup-gateway:offline";
+
+/// Fails with the reason and the cure when the image cannot be run here.
+fn image() -> String {
+    let image = std::env::var("POPUP_GATEWAY_IMAGE").unwrap_or_else(|_| IMAGE.to_owned());
+    let looked = Command::new("podman")
+        .args(["image", "exists", &image])
+        .output();
+    let found = looked.unwrap_or_else(|error| {
+        panic!("podman cannot be run ({error}): `make test` installs it, or apt-get install podman runc netavark")
+    });
+    assert!(
+        found.status.success(),
+        "root's Podman has no image {image}: run scripts/build-image-offline.sh, or `make test`"
+    );
+    image
 }
 
 /// Where cargo has put the product's programs.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_BIN_EXE_azure-sim")).parent().unwrap();
     let file = directory.join(name);
     assert!(
@@ -40,7 +78,7 @@ fn program(name: &str) -> PathBuf {
     file
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()
@@ -48,9 +86,28 @@ fn root() -> PathBuf {
 }
 
 impl Azure {
-    /// With containers run by `runner` (`fake` or `process`), under these capabilities.
-    pub fn start(runner: &str, capabilities: &str) -> Self {
+    /// With containers run by `runner`, under these capabilities.
+    pub fn start(runner: Runner, capabilities: Capabilities) -> Self {
         require_tools();
+        let mut arguments = vec!["--runner".to_owned()];
+        arguments.push(
+            match runner {
+                Runner::Fake => "fake",
+                Runner::Process => "process",
+                Runner::Podman => "podman",
+            }
+            .to_owned(),
+        );
+        if runner == Runner::Podman {
+            arguments.extend(["--image".to_owned(), image()]);
+            if let Ok(profile) = std::env::var("SECCOMP") {
+                arguments.extend(["--seccomp".to_owned(), profile]);
+            }
+        }
+        let capabilities = match capabilities {
+            Capabilities::Default => "default",
+            Capabilities::None => "none",
+        };
         let directory = tempfile::Builder::new()
             .prefix("popup-azure-")
             .tempdir()
@@ -67,7 +124,8 @@ impl Azure {
             .env("TMPDIR", directory.path())
             .arg("--directory")
             .arg(directory.path())
-            .args(["--listen", SERVICES, "--scale", "0.05", "--runner", runner])
+            .args(["--listen", SERVICES, "--scale", "0.05"])
+            .args(arguments)
             .args([
                 "--capabilities",
                 capabilities,
@@ -94,7 +152,8 @@ impl Azure {
             namespace,
             ready,
             directory,
-            _process: process,
+            process,
+            runner,
         }
     }
 
@@ -107,12 +166,25 @@ impl Azure {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> std::io::Result<Answer> {
+        self.call_over(None, address, method, target, headers, body)
+    }
+
+    /// The same over TLS, when there is a CA to trust.
+    pub fn call_over(
+        &self,
+        ca_pem: Option<&str>,
+        address: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> std::io::Result<Answer> {
         let address = address.parse().unwrap();
         self.namespace.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime?.block_on(call(address, None, method, target, headers, body))
+            runtime?.block_on(call(address, ca_pem, method, target, headers, body))
         })
     }
 
@@ -124,16 +196,43 @@ impl Azure {
             .json()
     }
 
+    /// The groups that there are.
+    pub fn groups(&self) -> Vec<Value> {
+        self.summary()["groups"].as_array().unwrap().clone()
+    }
+
+    /// How many requests for a container group have come with this method.
+    pub fn arrived(&self, method: &str) -> usize {
+        let summary = self.summary();
+        let arrived = summary["arrived"].as_array().unwrap();
+        let counts = |request: &&Value| {
+            request[0] == method && request[1].as_str().unwrap().contains("containerGroups")
+        };
+        arrived.iter().filter(counts).count()
+    }
+
     /// Adds a fault.
     #[track_caller]
     pub fn fault(&self, fault: &Value) {
         self.control("POST", "/_simulation/faults", fault);
     }
 
+    /// Forgets the faults that are still to come.
+    #[track_caller]
+    pub fn clear_faults(&self) {
+        self.control("DELETE", "/_simulation/faults", &Value::Null);
+    }
+
+    /// Adds a fault of storage.
+    #[track_caller]
+    pub fn storage_fault(&self, fault: &Value) {
+        self.control("POST", "/_simulation/storage/faults", fault);
+    }
+
     /// Changes the weather in front of storage.
     #[track_caller]
-    pub fn storage(&self, weather: &str) {
-        self.control("PUT", "/_simulation/storage", &Value::from(weather));
+    pub fn storage(&self, weather: impl Into<Value>) {
+        self.control("PUT", "/_simulation/storage", &weather.into());
     }
 
     #[track_caller]
@@ -148,111 +247,15 @@ impl Azure {
     }
 }
 
-/// A function app with the handler.
-pub struct FunctionApp<'azure> {
-    azure: &'azure Azure,
-    address: String,
-    directory: TempDir,
-    _process: Child,
-}
-
-impl<'azure> FunctionApp<'azure> {
-    pub fn start(azure: &'azure Azure, settings: &[(&str, &str)]) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("popup-function-app-")
-            .tempdir()
-            .unwrap();
-        let package = directory.path().join("package");
-        fs::create_dir(&package).unwrap();
-        for entry in fs::read_dir(root()).unwrap().flatten() {
-            let name = entry.file_name();
-            if name == "host.json" || entry.path().join("function.json").exists() {
-                symlink(entry.path(), package.join(name)).unwrap();
-            }
+impl Drop for Azure {
+    fn drop(&mut self) {
+        if self.runner != Runner::Podman {
+            return;
         }
-        symlink(program("popup-vpn"), package.join("popup-vpn")).unwrap();
-        let ready = directory.path().join("ready");
-        let log = File::create(directory.path().join("log")).unwrap();
-        let mut command = azure
-            .namespace
-            .command(env!("CARGO_BIN_EXE_functions-host-double"));
-        command
-            .arg("--package")
-            .arg(&package)
-            .arg("--ready-file")
-            .arg(&ready);
-        command
-            .arg("--settings-from")
-            .arg(azure.directory.path().join("ready.json"));
-        for (name, value) in settings {
-            command.arg("--setting").arg(format!("{name}={value}"));
+        // The kernel ends containers with the box, but their cgroups would stay.
+        for pid in self.namespace.processes("azure-sim") {
+            kill(pid, Signal::TERM);
         }
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let address = eventually(PATIENCE, "the Functions host listens", || {
-            let url = fs::read_to_string(&ready).ok()?;
-            Some(url.strip_prefix("http://")?.to_owned())
-        });
-        Self {
-            azure,
-            address,
-            directory,
-            _process: process,
-        }
-    }
-
-    /// Calls a function with the host's key.
-    #[track_caller]
-    pub fn call(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
-        // No requests come to a function app under its loopback address.
-        let headers = [
-            ("x-functions-key", "host-key"),
-            ("host", "popup.azurewebsites.net"),
-        ];
-        let answer = self
-            .azure
-            .call(&self.address, method, target, &headers, body);
-        answer.unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log()))
-    }
-
-    /// `POST /api/start-vpn`, again until it is 200.
-    #[track_caller]
-    pub fn start_vpn(&self, body: &Value) -> Value {
-        let answer = self.call("POST", "/api/start-vpn", Some(body));
-        assert_eq!(
-            answer.status,
-            200,
-            "{}\n{}\n{}\n{:#}",
-            answer.text(),
-            self.log(),
-            self.azure.log(),
-            self.azure.summary()
-        );
-        answer.json()
-    }
-
-    /// Adds a peer that asks the lab's resolver, and returns its file.
-    #[track_caller]
-    pub fn add_peer(&self, name: &str) -> String {
-        let answer = self.start_vpn(&json!({"peer": {"name": name}, "dns": [SERVICES]}));
-        answer["clientConfig"]
-            .as_str()
-            .unwrap_or_else(|| panic!("no file in {answer:#}"))
-            .to_owned()
-    }
-
-    /// Ends the handler as an emergency would; the host starts another.
-    pub fn kill_handler(&self) {
-        for pid in self.azure.namespace.processes("popup-vpn") {
-            kill(pid, rustix::process::Signal::KILL);
-        }
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        self.process.wait().ok();
     }
 }

@@ -1,25 +1,26 @@
-//! What the product makes of Azure's faults: a clear error or success, and one group at most.
+//! What the product makes of the faults of Resource Manager, of containers and of those who give
+//! tokens: a clear error or success, and one group at most.
 
 use std::time::Duration;
 
 use popup_stand_ins::client::Answer;
 use serde_json::{Value, json};
 
-use crate::boxes::{Client, Internet};
-use crate::cloud::{Azure, FunctionApp};
+use crate::cloud::{Azure, Capabilities, Runner};
 use crate::eventually;
+use crate::function_app::FunctionApp;
 
 /// Long enough for what the handler itself allows an operation.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn start(app: &FunctionApp<'_>) -> Answer {
-    app.call("POST", "/api/start-vpn", Some(&json!({})))
+pub fn start(app: &FunctionApp<'_>) -> Answer {
+    app.start_once()
 }
 
 /// Asks again until the VPN runs, as a caller would, and looks whether there was ever more than
 /// one group.
 #[track_caller]
-fn converges(azure: &Azure, app: &FunctionApp<'_>) {
+pub fn converges(azure: &Azure, app: &FunctionApp<'_>) {
     let mut last = String::new();
     eventually(PATIENCE, "the VPN starts", || {
         let answer = start(app);
@@ -30,101 +31,200 @@ fn converges(azure: &Azure, app: &FunctionApp<'_>) {
 }
 
 fn after(fault: &Value, wait_s: &str, look: impl FnOnce(&Azure, &FunctionApp<'_>)) {
-    let azure = Azure::start("process", "none");
+    let azure = Azure::start(Runner::Process, Capabilities::None);
     let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", wait_s)]);
     azure.fault(fault);
     look(&azure, &app);
 }
 
-#[test]
-fn throttling_a_busy_service_and_a_lost_answer_are_survived() {
-    for fault in [
-        json!({"kind": "respond", "status": 429, "retryAfterS": 1, "method": "PUT"}),
-        json!({"kind": "respond", "status": 503, "method": "PUT"}),
-        json!({"kind": "respond", "status": 500, "method": "GET", "path": "containerGroups"}),
-        json!({"kind": "drop", "method": "PUT"}),
-        json!({"kind": "loseAnswer", "method": "PUT"}),
-        json!({"kind": "respond", "status": 500, "path": "/msi/token"}),
-        json!({"kind": "respond", "status": 500, "path": "/metadata"}),
-    ] {
-        after(&fault, "60", |azure, app| converges(azure, app));
-    }
-}
-
-#[test]
-fn what_cannot_work_is_an_error_with_a_code_and_leaves_nothing_behind() {
-    for fault in [
-        json!({"kind": "inaccessibleImage"}),
-        json!({"kind": "labelTaken"}),
-        json!({"kind": "noCapacity"}),
-        json!({"kind": "operationFails", "code": "InternalServerError", "message": "sorry"}),
-        json!({"kind": "imagePull"}),
-        json!({"kind": "crashLoop", "exitCode": 101}),
-    ] {
-        after(&fault, "60", |azure, app| {
-            let answer = start(app);
-            let body = answer.json();
-            assert!(answer.status >= 400, "{fault}: {body:#}");
-            assert!(
-                body["code"].is_string() && body["error"].is_string(),
-                "{fault}: {body:#}"
-            );
-            eventually(PATIENCE, "nothing is left", || {
-                azure.summary()["groups"]
-                    .as_array()
-                    .unwrap()
-                    .is_empty()
-                    .then_some(())
-            });
-            // The fault was for one request: the next one works.
-            converges(azure, app);
-        });
-    }
-}
-
-#[test]
-fn a_delete_that_takes_long_does_not_hold_up_the_next_start_for_ever() {
-    let fault = json!({"kind": "slowDelete", "ms": 8000});
-    after(&fault, "60", |azure, app| {
-        converges(azure, app);
-        let stopped = app.call("POST", "/api/stop-vpn", None);
-        assert!([200, 202].contains(&stopped.status), "{}", stopped.text());
-        converges(azure, app);
-        assert_eq!(azure.summary()["created"], 2);
+/// One start works in spite of the fault.
+fn survives(fault: &Value) {
+    after(fault, "60", |azure, app| {
+        let started = start(app);
+        assert_eq!(started.status, 200, "{}\n{}", started.text(), app.log());
+        let summary = azure.summary();
+        assert_eq!(
+            (&summary["mostAtOnce"], &summary["groups"][0]["starts"]),
+            (&json!(1), &json!(1))
+        );
     });
 }
 
 #[test]
-fn a_handler_killed_in_the_middle_of_a_start_is_repaired_by_the_next_call() {
-    let fault = json!({"kind": "hold", "method": "PUT", "afterMs": 3000});
-    after(&fault, "60", |azure, app| {
-        std::thread::scope(|scope| {
-            let call = scope.spawn(|| app.call("POST", "/api/start-vpn", Some(&json!({}))).status);
-            eventually(PATIENCE, "the group has been asked for", || {
-                (azure.summary()["created"] == 1).then_some(())
-            });
-            app.kill_handler();
-            assert_eq!(call.join().unwrap(), 500);
+fn a_throttled_create_is_sent_again() {
+    survives(&json!({"kind": "respond", "status": 429, "retryAfterS": 1, "method": "PUT"}));
+}
+
+#[test]
+fn a_create_that_conflicts_is_sent_again() {
+    survives(&json!({"kind": "respond", "status": 409, "method": "PUT"}));
+}
+
+#[test]
+fn a_create_that_finds_the_service_broken_is_sent_again() {
+    survives(&json!({"kind": "respond", "status": 500, "method": "PUT"}));
+}
+
+#[test]
+fn a_create_that_finds_the_service_busy_is_sent_again() {
+    survives(&json!({"kind": "respond", "status": 503, "method": "PUT"}));
+}
+
+#[test]
+fn a_create_whose_connection_drops_is_sent_again() {
+    survives(&json!({"kind": "drop", "method": "PUT"}));
+}
+
+#[test]
+fn a_create_whose_answer_is_lost_is_not_sent_again() {
+    survives(&json!({"kind": "loseAnswer", "method": "PUT"}));
+}
+
+#[test]
+fn a_create_that_gets_no_answer_at_all_is_sent_again() {
+    survives(&json!({"kind": "hang", "method": "PUT", "ms": 120_000}));
+}
+
+#[test]
+fn a_look_that_fails_is_repeated() {
+    let path = "containerGroups";
+    survives(&json!({"kind": "respond", "status": 500, "method": "GET", "path": path}));
+}
+
+#[test]
+fn a_token_endpoint_that_hiccups_delays_a_start() {
+    survives(&json!({"kind": "respond", "status": 500, "path": "/msi/token"}));
+}
+
+#[test]
+fn instance_metadata_that_is_late_delays_a_gateway() {
+    survives(&json!({"kind": "respond", "status": 500, "path": "/metadata", "count": 2}));
+}
+
+/// The start fails with a code and leaves nothing; the next one works.
+fn fails_clearly(fault: &Value) {
+    after(fault, "60", |azure, app| {
+        let answer = start(app);
+        let body = answer.json();
+        assert_eq!(answer.status, 500, "{body:#}");
+        assert_eq!(body["code"], "GatewayFailed", "{body:#}");
+        eventually(PATIENCE, "nothing is left", || {
+            azure.groups().is_empty().then_some(())
         });
+        assert_eq!(app.status()["peers"], json!([]), "nobody has its key");
         converges(azure, app);
-        assert_eq!(azure.summary()["created"], 1);
     });
 }
 
 #[test]
-fn without_storage_the_tunnel_goes_on_and_the_handler_says_what_is_wrong() {
-    let azure = Azure::start("process", "default");
-    let _internet = Internet::new(&azure);
+fn an_image_that_is_refused_is_told() {
+    fails_clearly(&json!({"kind": "inaccessibleImage"}));
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_told() {
+    fails_clearly(&json!({"kind": "imagePull"}));
+}
+
+#[test]
+fn a_name_that_is_taken_is_told() {
+    fails_clearly(&json!({"kind": "labelTaken"}));
+}
+
+#[test]
+fn a_region_without_room_is_told() {
+    fails_clearly(&json!({"kind": "noCapacity"}));
+}
+
+#[test]
+fn an_operation_that_ends_failed_is_told() {
+    let code = "InternalServerError";
+    fails_clearly(&json!({"kind": "operationFails", "code": code, "message": "sorry"}));
+}
+
+#[test]
+fn a_container_that_keeps_crashing_is_told() {
+    fails_clearly(&json!({"kind": "crashLoop", "exitCode": 101}));
+}
+
+/// While it lasts every start fails with this code and nothing is made; afterwards the next works.
+fn while_it_lasts(fault: &Value, code: &str) -> Answer {
+    let azure = Azure::start(Runner::Process, Capabilities::None);
     let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
-    let client = Client::new(&azure, 0);
-    client.up(&app.add_peer("laptop"));
-    client.browses();
-    azure.storage("down");
+    azure.fault(fault);
     let answer = start(&app);
-    assert!(answer.status >= 500, "{}", answer.text());
-    assert!(answer.json()["code"].is_string(), "{}", answer.text());
-    client.browses();
-    azure.storage("fine");
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.json()["code"], code);
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert_eq!(azure.summary()["created"], 0);
+    azure.clear_faults();
     converges(&azure, &app);
-    client.browses();
+    assert_eq!(azure.summary()["created"], 1);
+    answer
+}
+
+#[test]
+fn throttling_that_lasts_is_passed_on_with_its_time() {
+    let fault =
+        json!({"kind": "respond", "status": 429, "retryAfterS": 77, "method": "PUT", "count": 99});
+    let answer = while_it_lasts(&fault, "Throttled");
+    assert_eq!(answer.header("retry-after"), Some("77"));
+}
+
+#[test]
+fn without_resource_manager_nothing_is_begun() {
+    let path = "containerGroups";
+    let fault = json!({"kind": "respond", "status": 503, "path": path, "count": 999});
+    while_it_lasts(&fault, "BackendUnavailable");
+}
+
+#[test]
+fn without_tokens_nothing_is_begun() {
+    let fault = json!({"kind": "respond", "status": 500, "path": "/msi/token", "count": 999});
+    while_it_lasts(&fault, "StorageUnavailable");
+}
+
+#[test]
+fn a_stop_gets_through_whatever_the_delete_meets() {
+    let azure = Azure::start(Runner::Fake, Capabilities::Default);
+    let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "1")]);
+    assert_eq!(start(&app).status, 202);
+    let faults = [
+        json!({"kind": "respond", "status": 409, "method": "DELETE"}),
+        json!({"kind": "respond", "status": 429, "retryAfterS": 1, "method": "DELETE"}),
+        json!({"kind": "respond", "status": 500, "method": "DELETE"}),
+        json!({"kind": "drop", "method": "DELETE"}),
+        json!({"kind": "loseAnswer", "method": "DELETE"}),
+    ];
+    faults.iter().for_each(|fault| azure.fault(fault));
+    let stopped = app.stop();
+    assert_eq!(stopped.status, 200, "{}", stopped.text());
+    assert_eq!(azure.groups().len(), 0);
+    assert!(
+        azure.arrived("DELETE") > faults.len(),
+        "each was met, and the last one told that the group is on its way out"
+    );
+}
+
+#[test]
+fn a_start_during_a_delete_that_takes_minutes_is_told_to_come_back() {
+    let azure = Azure::start(Runner::Process, Capabilities::None);
+    let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "5")]);
+    converges(&azure, &app);
+    azure.fault(&json!({"kind": "slowDelete", "ms": 22_000}));
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| app.stop());
+        eventually(PATIENCE, "the group is on its way out", || {
+            (azure.arrived("DELETE") == 1).then_some(())
+        });
+        let refused = start(&app);
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(refused.json()["code"], "Busy");
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(app.status()["state"], "stopping");
+        let stopped = stop.join().unwrap();
+        assert_eq!(stopped.status, 200, "{}", stopped.text());
+    });
+    converges(&azure, &app);
+    assert_eq!(azure.summary()["created"], 2);
 }

@@ -16,9 +16,14 @@
 
 mod boxes;
 mod cloud;
+mod containers;
+mod convergence;
+mod documents;
 mod faults;
-mod metadata;
+mod function_app;
+mod killed;
 mod parallel;
+mod storage;
 mod vpn;
 
 #[path = "../../../lab/namespace.rs"]

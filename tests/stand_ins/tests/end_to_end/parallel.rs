@@ -4,7 +4,8 @@ use std::sync::Barrier;
 use popup_stand_ins::client::Answer;
 use serde_json::{Value, json};
 
-use crate::cloud::{Azure, FunctionApp};
+use crate::cloud::{Azure, Capabilities, Runner};
+use crate::function_app::FunctionApp;
 
 /// Fifty calls at one moment, from three handler processes.
 fn fifty(azure: &Azure, wait_s: &str, body: impl Fn(usize) -> Value + Sync) -> Vec<Answer> {
@@ -32,8 +33,26 @@ fn assert_one_group(azure: &Azure) {
 }
 
 #[test]
+fn of_fifty_starts_without_a_name_one_gets_a_configuration() {
+    let azure = Azure::start(Runner::Process, Capabilities::None);
+    let answers = fifty(&azure, "60", |_| json!({}));
+    let mut configurations = 0;
+    for answer in answers {
+        assert!([200, 202].contains(&answer.status), "{}", answer.text());
+        let body = answer.json();
+        let config = body["clientConfig"].is_string();
+        assert!(!config || answer.status == 200, "{body:#}");
+        configurations += usize::from(config);
+    }
+    assert_eq!(configurations, 1);
+    assert_one_group(&azure);
+    let config = azure.document("control", "config.json").unwrap();
+    assert_eq!(config["peers"].as_array().unwrap().len(), 1, "{config:#}");
+}
+
+#[test]
 fn fifty_starts_from_three_handlers_make_one_group() {
-    let azure = Azure::start("fake", "default");
+    let azure = Azure::start(Runner::Fake, Capabilities::Default);
     let answers = fifty(&azure, "3", |_| json!({}));
     // The fake runner's gateway is never ready, so every caller is told to come back.
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
@@ -43,7 +62,7 @@ fn fifty_starts_from_three_handlers_make_one_group() {
 
 #[test]
 fn fifty_starts_with_fifty_peers_give_fifty_addresses_in_one_group() {
-    let azure = Azure::start("process", "none");
+    let azure = Azure::start(Runner::Process, Capabilities::None);
     let answers = fifty(
         &azure,
         "60",

@@ -3,13 +3,15 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::boxes::{Client, Internet};
-use crate::cloud::{Azure, FunctionApp};
+use crate::cloud::{Azure, Capabilities, Runner};
 use crate::eventually;
+use crate::function_app::FunctionApp;
 
-fn whole_life(capabilities: &str) {
-    let azure = Azure::start("process", capabilities);
+fn whole_life(runner: Runner, capabilities: Capabilities, settings: &[(&str, &str)], mode: &str) {
+    let azure = Azure::start(runner, capabilities);
     let _internet = Internet::new(&azure);
-    let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
+    let settings = [&[("START_WAIT_SECONDS", "60")], settings].concat();
+    let app = FunctionApp::start(&azure, &settings);
 
     let laptop = app.add_peer("laptop");
     let first = Client::new(&azure, 0);
@@ -26,6 +28,7 @@ fn whole_life(capabilities: &str) {
     second.up(&phone);
     second.browses();
     first.browses();
+    assert_eq!(app.status()["mode"], mode);
     let before = azure.summary();
     assert_eq!(
         (&before["created"], &before["groups"][0]["starts"]),
@@ -41,6 +44,8 @@ fn whole_life(capabilities: &str) {
             .is_empty()
             .then_some(())
     });
+    let said = azure.document("status", "westeurope.status.json").unwrap();
+    assert_eq!(said["ended"]["reason"], "terminated", "it was asked to end");
     first.down();
 
     app.start_vpn(&json!({}));
@@ -53,10 +58,29 @@ fn whole_life(capabilities: &str) {
 
 #[test]
 fn a_vpn_lives_on_azure_under_the_default_capabilities() {
-    whole_life("default");
+    whole_life(Runner::Process, Capabilities::Default, &[], "socket");
 }
 
 #[test]
 fn a_vpn_lives_on_azure_without_any_capability() {
-    whole_life("none");
+    whole_life(Runner::Process, Capabilities::None, &[], "socket");
+}
+
+#[test]
+fn the_image_makes_a_vpn_under_the_default_capabilities_and_seccomp_profile() {
+    whole_life(Runner::Podman, Capabilities::Default, &[], "socket");
+}
+
+#[test]
+fn the_image_makes_a_vpn_without_any_capability() {
+    whole_life(Runner::Podman, Capabilities::None, &[], "socket");
+}
+
+#[test]
+fn the_image_makes_a_vpn_in_kernel_mode_where_it_is_privileged() {
+    let settings = [
+        ("CONTAINER_SKU", "Confidential"),
+        ("GATEWAY_MODE", "kernel"),
+    ];
+    whole_life(Runner::Podman, Capabilities::Default, &settings, "kernel");
 }

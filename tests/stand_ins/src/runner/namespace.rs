@@ -107,6 +107,11 @@ impl Namespace {
         command
     }
 
+    /// The network namespace, for programs that join it by its path.
+    pub(super) fn network(&self) -> String {
+        format!("/proc/{}/ns/net", self.init)
+    }
+
     /// Runs shell commands inside; they must succeed.
     pub(super) async fn shell(&self, script: &str) -> Result<(), RunnerError> {
         let mut command = self.command("sh");
@@ -130,7 +135,7 @@ impl Namespace {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        let net = std::fs::File::open(format!("/proc/{}/ns/net", self.init))?;
+        let net = std::fs::File::open(self.network())?;
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))?;

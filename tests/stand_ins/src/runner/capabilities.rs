@@ -31,7 +31,7 @@ const DEFAULT: [&str; 14] = [
 
 impl Capabilities {
     /// Arguments of `setpriv`.
-    pub(super) fn arguments(self) -> Vec<String> {
+    pub(super) fn for_setpriv(self) -> Vec<String> {
         let kept = match self {
             Self::All => return Vec::new(),
             Self::None => String::new(),
@@ -43,5 +43,30 @@ impl Capabilities {
             "--ambient-caps=-all".to_owned(),
             format!("--bounding-set=-all{kept}"),
         ]
+    }
+
+    /// Arguments of `podman create`.
+    pub(super) fn for_podman(self) -> Vec<String> {
+        let kept = |more: &[&str]| -> Vec<String> {
+            let all = DEFAULT.iter().chain(more);
+            let kept = all.map(|name| format!("--cap-add={}", name.to_ascii_uppercase()));
+            std::iter::once("--cap-drop=all".to_owned())
+                .chain(kept)
+                .collect()
+        };
+        match self {
+            Self::Default => kept(&[]),
+            Self::None => ["--cap-drop=all", "--security-opt=no-new-privileges"]
+                .map(str::to_owned)
+                .to_vec(),
+            // Not `--privileged`, which asks for more than a root in a container may have itself:
+            // what wg-quick needs of it.
+            Self::All => {
+                let mut arguments = kept(&["net_admin"]);
+                arguments.push("--device=/dev/net/tun".to_owned());
+                arguments.push("--security-opt=unmask=/proc/sys".to_owned());
+                arguments
+            }
+        }
     }
 }
