@@ -58,7 +58,7 @@ fn whole_life(runner: Runner, capabilities: Capabilities, settings: &[(&str, &st
 
 #[test]
 fn a_vpn_lives_on_azure_under_the_default_capabilities() {
-    whole_life(Runner::Process, Capabilities::Default, &[], "socket");
+    whole_life(Runner::Process, Capabilities::Default, &[], "raw");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_vpn_lives_on_azure_without_any_capability() {
 
 #[test]
 fn the_image_makes_a_vpn_under_the_default_capabilities_and_seccomp_profile() {
-    whole_life(Runner::Podman, Capabilities::Default, &[], "socket");
+    whole_life(Runner::Podman, Capabilities::Default, &[], "raw");
 }
 
 #[test]
