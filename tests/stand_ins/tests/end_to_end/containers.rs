@@ -109,7 +109,7 @@ fn a_container_of_the_image_may_do_what_docker_s_defaults_allow() {
          ip -4 -oneline address show dev eth0; cat /etc/resolv.conf
          ls /dev/net/tun 2>&1; ip link add x type dummy 2>&1
          try() { \"$@\" >/dev/null 2>&1 && echo \"can $1\" || echo \"cannot $1\"; }
-         try unshare -n true; try mount -t tmpfs tmpfs /mnt; try iptables -L
+         try unshare -U true; try mount -t tmpfs tmpfs /mnt; try iptables -L
          forward() { echo 1 >/proc/sys/net/ipv4/ip_forward; }; try forward
          url='http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://storage.azure.com'
          wget -q -O - --header 'Metadata: true' \"$url\"",
