@@ -4,18 +4,15 @@
 //! data cross as they are.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use crate::DropReason;
 use crate::context::Context;
+use crate::idle;
 use crate::mappings::Mappings;
 use crate::output::EchoMapping;
 use crate::packet::{EchoRequest, Parsed, echo_reply};
 use crate::peers::PeerIndex;
 use crate::session::Session;
-
-/// How long a mapping lives without a request (RFC 5508, REQ-1: not less than 60 s).
-const IDLE: Duration = Duration::from_secs(60);
 
 /// All echo mappings, by inside address and identifier.
 pub(crate) type EchoMappings = Mappings<EchoMapping, (Ipv4Addr, u16)>;
@@ -29,7 +26,7 @@ impl EchoMappings {
         packet: &Parsed<'_>,
         echo: EchoRequest<'_>,
     ) -> Result<(), DropReason> {
-        let mapping = self.touch(cx, peer, (packet.source, echo.ident), IDLE)?;
+        let mapping = self.touch(cx, peer, (packet.source, echo.ident), idle::ECHO)?;
         let commands = &mut cx.output.commands;
         commands.echo_send(mapping, packet.destination, echo.sequence, echo.data);
         Ok(())

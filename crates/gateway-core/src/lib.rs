@@ -9,6 +9,7 @@ mod context;
 mod drop_reason;
 mod echo;
 mod gateway;
+mod idle;
 mod limits;
 mod mappings;
 mod nat;

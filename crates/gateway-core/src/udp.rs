@@ -8,25 +8,15 @@
 //! REQ-8), which is what calls and games need.
 
 use std::net::SocketAddrV4;
-use std::time::Duration;
 
 use crate::DropReason;
 use crate::context::Context;
+use crate::idle;
 use crate::mappings::Mappings;
 use crate::output::UdpMapping;
 use crate::packet::{Parsed, udp_datagram, udp_payload};
 use crate::peers::PeerIndex;
 use crate::session::Session;
-
-/// How long a mapping lives without a datagram from inside (RFC 4787, REQ-5: 5 minutes are
-/// recommended).
-const IDLE: Duration = Duration::from_secs(300);
-
-/// The same for a mapping that has only asked name servers (REQ-5 (b) lets well-known ports be
-/// shorter): resolvers use a fresh port for each question.
-const DNS_IDLE: Duration = Duration::from_secs(30);
-
-const DNS_PORT: u16 = 53;
 
 /// All UDP mappings.
 pub(crate) type UdpMappings = Mappings<UdpMapping, SocketAddrV4>;
@@ -41,11 +31,7 @@ impl UdpMappings {
     ) -> Result<(), DropReason> {
         let (source_port, destination_port, payload) = udp_payload(packet)?;
         let inside = SocketAddrV4::new(packet.source, source_port);
-        let idle = if destination_port == DNS_PORT {
-            DNS_IDLE
-        } else {
-            IDLE
-        };
+        let idle = idle::udp(destination_port);
         let mapping = self.touch(cx, peer, inside, idle)?;
         let destination = SocketAddrV4::new(packet.destination, destination_port);
         cx.output.commands.udp_send(mapping, destination, payload);

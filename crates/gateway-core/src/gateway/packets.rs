@@ -8,7 +8,7 @@ use super::{Gateway, LOAD_PERIOD, MAX_DATAGRAM, TICK};
 use crate::DropReason;
 use crate::context::Context;
 use crate::packet::{
-    Parsed, Unreachable, Version, decrement_ttl, echo_reply, echo_request, no_route, version,
+    Parsed, Unreachable, Version, echo_reply, echo_request, no_route, take_hop, version,
 };
 use crate::peers::PeerIndex;
 use crate::policy::Refusal;
@@ -198,12 +198,28 @@ impl<I: Interface> Gateway<I> {
             cx.answer_time_exceeded(index, &packet);
             return Err(DropReason::TtlExceeded);
         }
-        let Some(fragment) = packet.fragment else {
-            let len = packet.bytes.len();
-            return self.handle_whole_packet(now, index, &mut bytes[..len]);
-        };
-        match self.reassembly.handle(now, &packet, fragment)? {
-            Some(mut whole) => self.handle_whole_packet(now, index, &mut whole),
+        match packet.fragment {
+            None if self.nat.is_some() => {
+                let len = packet.bytes.len();
+                self.translate(now, index, &mut bytes[..len])
+            }
+            None => self.handle_whole_packet(now, index, &packet),
+            Some(fragment) => match self.reassembly.handle(now, &packet, fragment)? {
+                Some(mut whole) if self.nat.is_some() => self.translate(now, index, &mut whole),
+                Some(whole) => self.handle_whole_packet(now, index, &Parsed::new(&whole)?),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn translate(
+        &mut self,
+        now: Instant,
+        index: PeerIndex,
+        packet: &mut [u8],
+    ) -> Result<(), DropReason> {
+        match &mut self.nat {
+            Some(nat) => nat.handle_packet(context!(self, now), index, packet),
             None => Ok(()),
         }
     }
@@ -212,13 +228,9 @@ impl<I: Interface> Gateway<I> {
         &mut self,
         now: Instant,
         index: PeerIndex,
-        bytes: &mut [u8],
+        packet: &Parsed<'_>,
     ) -> Result<(), DropReason> {
         let cx = context!(self, now);
-        if let Some(nat) = &mut self.nat {
-            return nat.handle_packet(cx, index, bytes);
-        }
-        let packet = &Parsed::new(bytes)?;
         match packet.protocol {
             IpProtocol::Tcp => self.tcp.handle_segment(cx, index, packet),
             IpProtocol::Udp => self.udp.handle_datagram(cx, index, packet),
@@ -306,7 +318,7 @@ impl<I: Interface> Gateway<I> {
             return Err(DropReason::TtlExceeded);
         }
         let len = packet.bytes.len();
-        decrement_ttl(&mut bytes[..len]);
+        take_hop(&mut bytes[..len]);
         match (other, elsewhere) {
             (Some(other), _) => cx.send(other, &bytes[..len]),
             (None, Some(owner)) => {

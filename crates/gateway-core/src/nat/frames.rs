@@ -8,13 +8,12 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use smoltcp::wire::IpProtocol;
-
 use super::bindings::BindingId;
 use super::frame::{Frame, Offload};
-use super::rewrite::{Side, replace_end, take_hop};
+use super::rewrite::{Side, replace_end};
 use crate::packet::{
-    IPV4_HEADER, Layout, Sum, TCP_HEADER, TcpFlags, checksum_is_right, set_word, word,
+    IPV4_HEADER, Layout, Sum, TCP_HEADER, TcpFlags, checksum_is_right, sequence, set_word,
+    take_hop, word,
 };
 
 /// Longest IPv4 packet.
@@ -222,10 +221,6 @@ fn growable(packet: &[u8], layout: &Layout) -> bool {
             .is_some_and(|flags| flags.0 & !TcpFlags::PSH == TcpFlags::ACK)
 }
 
-fn sequence(packet: &[u8], ip_header: usize) -> u32 {
-    u32::from(word(packet, ip_header + 4)) << 16 | u32::from(word(packet, ip_header + 6))
-}
-
 /// Whether the headers differ in nothing but lengths, identification, sequence and checksums, or
 /// in what translation has changed in the first.
 fn same_headers(first: &[u8], packet: &[u8], layout: &Layout) -> bool {
@@ -246,15 +241,7 @@ fn leave_to_sender(packet: &mut [u8], open: &Open) -> Offload {
     let checksum = change.update(word(packet, 10));
     set_word(packet, 10, checksum);
     set_word(packet, 2, total as u16);
-    let address = |at: usize| {
-        std::net::Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
-    };
-    let sum = Sum::of_pseudo_header(
-        address(12),
-        address(16),
-        IpProtocol::Tcp,
-        total - IPV4_HEADER,
-    );
+    let sum = Sum::of_pseudo_header(packet, IPV4_HEADER);
     set_word(packet, IPV4_HEADER + 16, sum.folded());
     debug_assert!(open.headers >= IPV4_HEADER + TCP_HEADER);
     Offload {

@@ -1,6 +1,6 @@
 //! ICMP through the NAT: pings by their identifier, errors by the packet they quote (RFC 5508).
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
@@ -120,9 +120,4 @@ fn finish(packet: &mut [u8], icmp_at: usize) {
     set_word(packet, icmp_at + 2, 0);
     let checksum = Sum::of(&packet[icmp_at..]).checksum();
     set_word(packet, icmp_at + 2, checksum);
-}
-
-/// The end of a ping: an address and an identifier.
-pub(crate) fn ping_end(address: Ipv4Addr, ident: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(address, ident)
 }

@@ -2,13 +2,13 @@
 
 use smoltcp::wire::IpProtocol;
 
-use super::bindings::{BindingId, End};
-use super::icmp::{Message, Quote, ping_end, read, replace_ident, replace_quoted_end};
-use super::rewrite::{Side, clamp_segment_size, replace_address, replace_end, take_hop};
+use super::bindings::{ANY, BindingId, End};
+use super::icmp::{Message, Quote, read, replace_ident, replace_quoted_end};
+use super::rewrite::{Side, clamp_segment_size, replace_address, replace_end};
 use super::{Nat, Received};
 use crate::DropReason;
 use crate::context::Context;
-use crate::packet::{Layout, Parsed, Protocol, TcpFlags, cut, finish_checksum, too_big};
+use crate::packet::{Layout, Parsed, Protocol, TcpFlags, cut, finish_checksum, take_hop, too_big};
 use crate::session::Session;
 
 impl Nat {
@@ -160,9 +160,8 @@ impl Nat {
     }
 
     fn take_echo_reply(&mut self, packet: &mut [u8], ident: u16) -> Result<BindingId, DropReason> {
-        let any = ping_end(std::net::Ipv4Addr::UNSPECIFIED, 0);
         // The system's own pings are answered too.
-        let id = self.bindings.of_outside(Protocol::Echo, ident, any);
+        let id = self.bindings.of_outside(Protocol::Echo, ident, ANY);
         let id = id.ok_or(DropReason::Unsolicited)?;
         if let Some(binding) = self.bindings.get(id) {
             replace_ident(packet, binding.inside.port());

@@ -1,33 +1,32 @@
 //! From a peer to the network.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use smoltcp::wire::IpProtocol;
 
 use super::Nat;
-use super::bindings::End;
-use super::icmp::{Message, ping_end, read, replace_ident, replace_quoted_end};
-use super::rewrite::{Side, clamp_segment_size, replace_address, replace_end, take_hop};
+use super::bindings::{ANY, End};
+use super::icmp::{Message, read, replace_ident, replace_quoted_end};
+use super::rewrite::{Side, clamp_segment_size, replace_address, replace_end};
 use crate::DropReason;
 use crate::context::Context;
-use crate::packet::{Layout, Parsed, Protocol, TcpFlags, Unreachable, fragments};
+use crate::packet::{Layout, Parsed, Protocol, TcpFlags, Unreachable, fragments, take_hop};
 use crate::peers::PeerIndex;
 use crate::session::Session;
 
 impl Nat {
-    /// Takes a whole packet of a peer, whose destination is open to it and whose life goes on.
+    /// Takes a whole packet of a peer, whose header is sound, whose destination is open to it and whose life goes on.
     pub(crate) fn handle_packet<S: Session>(
         &mut self,
         cx: &mut Context<'_, S>,
         peer: PeerIndex,
         packet: &mut [u8],
     ) -> Result<(), DropReason> {
-        let parsed = Parsed::new(packet)?;
-        match parsed.protocol {
+        match IpProtocol::from(packet[9]) {
             IpProtocol::Tcp | IpProtocol::Udp => self.handle_segment(cx, peer, packet),
             IpProtocol::Icmp => self.handle_message(cx, peer, packet),
             _ => {
-                cx.answer_unreachable(peer, &parsed, Unreachable::Protocol);
+                cx.answer_unreachable(peer, &Parsed::new(packet)?, Unreachable::Protocol);
                 Err(DropReason::UnsupportedProtocol)
             }
         }
@@ -95,8 +94,8 @@ impl Nat {
         let own = self.settings.address;
         match read(packet).ok_or(DropReason::UnsupportedProtocol)? {
             Message::EchoRequest { ident } => {
-                let (inside, remote) = (ping_end(source, ident), ping_end(destination, 0));
-                let id = self.bind(cx, peer, Protocol::Echo, inside, remote, None)?;
+                let inside = SocketAddrV4::new(source, ident);
+                let id = self.bind(cx, peer, Protocol::Echo, inside, ANY, None)?;
                 self.note(cx, id, End::Inside, None);
                 let port = self.bindings.get(id).map(|binding| binding.port);
                 replace_ident(packet, port.ok_or(DropReason::UnknownFlow)?);

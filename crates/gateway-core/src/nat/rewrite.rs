@@ -25,15 +25,6 @@ pub(crate) fn replace_address(packet: &mut [u8], side: Side, new: Ipv4Addr) -> S
     change
 }
 
-/// Takes one hop off the packet's life (RFC 1812, section 5.3.1).
-pub(crate) fn take_hop(packet: &mut [u8]) {
-    let old = word(packet, 8);
-    let new = old.saturating_sub(0x0100);
-    set_word(packet, 8, new);
-    let checksum = Sum::default().minus(old).plus(new).update(word(packet, 10));
-    set_word(packet, 10, checksum);
-}
-
 /// Gives a TCP or UDP packet another end. `partial`: its checksum is the pseudo-header's sum only.
 pub(crate) fn replace_end(
     packet: &mut [u8],
@@ -104,7 +95,7 @@ pub(crate) fn clamp_segment_size(packet: &mut [u8], layout: &Layout, mtu: u16, p
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{TcpFlags, checksum_is_right, finish_checksum};
+    use crate::packet::{TcpFlags, checksum_is_right, finish_checksum, take_hop};
     use proptest::prelude::*;
     use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
@@ -166,7 +157,7 @@ mod tests {
             let mut packet = tcp(TcpFlags::ACK, &[], &payload);
             let layout = Layout::new(&packet).unwrap();
             if partial {
-                let sum = Sum::of_pseudo_header(*layout.source.ip(), *layout.destination.ip(), IpProtocol::Tcp, packet.len() - IPV4_HEADER);
+                let sum = Sum::of_pseudo_header(&packet, IPV4_HEADER);
                 set_word(&mut packet, layout.checksum_at(), sum.folded());
             }
             let new = SocketAddrV4::new(address.into(), port);

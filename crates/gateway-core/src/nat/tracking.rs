@@ -6,24 +6,8 @@
 use std::time::Duration;
 
 use super::bindings::End;
+use crate::idle::{self, ESTABLISHED, TRANSITORY};
 use crate::packet::TcpFlags;
-
-/// An idle connection (RFC 5382, REQ-5: not less than 2 hours and 4 minutes).
-const ESTABLISHED: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
-
-/// A connection that is opening or closing (REQ-5: not less than 4 minutes).
-const TRANSITORY: Duration = Duration::from_secs(4 * 60);
-
-/// UDP without a datagram from inside (RFC 4787, REQ-5: 5 minutes are recommended).
-const UDP: Duration = Duration::from_secs(300);
-
-/// The same for questions to name servers: resolvers use a fresh port for each (REQ-5 (b)).
-const DNS: Duration = Duration::from_secs(30);
-
-const DNS_PORT: u16 = 53;
-
-/// Pings (RFC 5508, REQ-1: not less than 60 s).
-const ECHO: Duration = Duration::from_secs(60);
 
 /// What is known of a binding's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,19 +60,16 @@ impl Connection {
 
 impl Tracking {
     pub(crate) fn udp(destination_port: u16) -> Self {
-        let idle = if destination_port == DNS_PORT {
-            DNS
-        } else {
-            UDP
-        };
-        Self::Udp { idle }
+        Self::Udp {
+            idle: idle::udp(destination_port),
+        }
     }
 
     /// How long the binding lives without a packet that keeps it alive.
     pub(crate) fn idle(&self) -> Duration {
         match self {
             Self::Udp { idle } => *idle,
-            Self::Echo => ECHO,
+            Self::Echo => idle::ECHO,
             Self::Tcp(connection) => connection.idle(),
         }
     }

@@ -2,8 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use smoltcp::wire::IpProtocol;
-
 /// A one's complement sum of 16-bit words in network order, with its carries not yet folded in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sum(u64);
@@ -24,18 +22,12 @@ impl Sum {
         Self(u64::from(fold(sum).to_be()))
     }
 
-    /// The sum of the pseudo-header of a `length` bytes long segment (RFC 9293, section 3.1).
-    pub(crate) fn of_pseudo_header(
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        protocol: IpProtocol,
-        length: usize,
-    ) -> Self {
-        Self::default()
-            .plus_address(source)
-            .plus_address(destination)
-            .plus(u16::from(u8::from(protocol)))
-            .plus(length as u16)
+    /// The sum of the pseudo-header of what an IPv4 packet carries (RFC 9293, section 3.1).
+    pub(crate) fn of_pseudo_header(packet: &[u8], ip_header: usize) -> Self {
+        let (protocol, addresses) = (packet[9], &packet[12..20]);
+        Self::of(addresses)
+            .plus(u16::from(protocol))
+            .plus((packet.len() - ip_header) as u16)
     }
 
     pub(crate) fn plus(self, word: u16) -> Self {

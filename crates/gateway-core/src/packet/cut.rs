@@ -1,9 +1,7 @@
 //! Cuts a packet that stands for several into those (the receiving end of GRO).
 
-use smoltcp::wire::IpProtocol;
-
 use super::Sum;
-use super::layout::{Layout, Protocol, TcpFlags, set_word, udp_nonzero, word};
+use super::layout::{Layout, Protocol, TcpFlags, fill_checksum, sequence, set_word, word};
 
 /// Gives every packet that `packet` stands for to `emit`, whole and with its checksums.
 pub(crate) fn cut(
@@ -14,9 +12,9 @@ pub(crate) fn cut(
     mut emit: impl FnMut(&[u8]),
 ) {
     let (header, payload) = packet.split_at(layout.headers);
-    let (tcp, ip) = (layout.ip_header, layout.ip_header);
+    let ip = layout.ip_header;
     let first_sequence = match layout.protocol {
-        Protocol::Tcp => u32::from(word(header, tcp + 4)) << 16 | u32::from(word(header, tcp + 6)),
+        Protocol::Tcp => sequence(header, ip),
         Protocol::Udp | Protocol::Echo => 0,
     };
     let identification = word(header, 4);
@@ -31,34 +29,20 @@ pub(crate) fn cut(
         set_word(scratch, 10, 0);
         let checksum = Sum::of(&scratch[..ip]).checksum();
         set_word(scratch, 10, checksum);
-        let protocol = match layout.protocol {
+        match layout.protocol {
             Protocol::Tcp => {
                 let sequence = first_sequence.wrapping_add((n * segment_size) as u32);
-                scratch[tcp + 4..tcp + 8].copy_from_slice(&sequence.to_be_bytes());
+                scratch[ip + 4..ip + 8].copy_from_slice(&sequence.to_be_bytes());
                 if n != last {
-                    scratch[tcp + 13] &= !(TcpFlags::FIN | TcpFlags::PSH);
+                    scratch[ip + 13] &= !(TcpFlags::FIN | TcpFlags::PSH);
                 }
                 if n != 0 {
-                    scratch[tcp + 13] &= !TcpFlags::CWR;
+                    scratch[ip + 13] &= !TcpFlags::CWR;
                 }
-                IpProtocol::Tcp
             }
-            Protocol::Udp | Protocol::Echo => {
-                set_word(scratch, ip + 4, (total - ip) as u16);
-                IpProtocol::Udp
-            }
-        };
-        let checksum_at = layout.checksum_at();
-        set_word(scratch, checksum_at, 0);
-        let checksum = Sum::of_pseudo_header(
-            *layout.source.ip(),
-            *layout.destination.ip(),
-            protocol,
-            total - ip,
-        )
-        .plus_sum(Sum::of(&scratch[ip..]))
-        .checksum();
-        set_word(scratch, checksum_at, udp_nonzero(layout.protocol, checksum));
+            Protocol::Udp | Protocol::Echo => set_word(scratch, ip + 4, (total - ip) as u16),
+        }
+        fill_checksum(scratch, layout);
         emit(scratch);
     }
 }

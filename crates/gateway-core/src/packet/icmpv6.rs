@@ -4,6 +4,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::Sum;
+
 const HEADER: usize = 40;
 const ICMPV6: u8 = 58;
 
@@ -37,19 +39,14 @@ pub(crate) fn no_route<'a>(
     Some(buffer)
 }
 
-/// The Internet checksum over the pseudo-header and the message (RFC 8200, section 8.1).
+/// The checksum over the pseudo-header and the message (RFC 8200, section 8.1).
 fn checksum(packet: &[u8]) -> u16 {
     let message = &packet[HEADER..];
-    let words = packet[8..HEADER].chunks(2).chain(message.chunks(2));
-    let mut sum = words
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
-        .fold(message.len() as u32 + u32::from(ICMPV6), |sum, word| {
-            sum + word
-        });
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    Sum::of(&packet[8..HEADER])
+        .plus(u16::from(ICMPV6))
+        .plus(message.len() as u16)
+        .plus_sum(Sum::of(message))
+        .checksum()
 }
 
 #[cfg(test)]

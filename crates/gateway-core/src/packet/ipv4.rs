@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket};
 
-use super::{IPV4_HEADER, TTL, UDP_HEADER};
+use super::layout::{set_word, word};
+use super::{IPV4_HEADER, Sum, TTL, UDP_HEADER};
 use crate::DropReason;
 
 /// Which IP a packet is of, with the addresses cryptokey routing looks at.
@@ -157,11 +158,13 @@ pub(crate) fn udp_datagram<'a>(
     Some(buffer)
 }
 
-/// Takes one hop off the packet's life, for forwarding (RFC 1812, section 5.3.1).
-pub(crate) fn decrement_ttl(packet: &mut [u8]) {
-    let mut header = Ipv4Packet::new_unchecked(packet);
-    header.set_hop_limit(header.hop_limit().saturating_sub(1));
-    header.fill_checksum();
+/// Takes one hop off the packet's life (RFC 1812, section 5.3.1).
+pub(crate) fn take_hop(packet: &mut [u8]) {
+    let old = word(packet, 8);
+    let new = old.saturating_sub(0x0100);
+    set_word(packet, 8, new);
+    let checksum = Sum::default().minus(old).plus(new).update(word(packet, 10));
+    set_word(packet, 10, checksum);
 }
 
 /// Cuts a packet that is longer than `mtu` and gives the pieces to `emit` (RFC 791, section 3.2).

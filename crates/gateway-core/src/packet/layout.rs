@@ -106,6 +106,11 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
+/// The sequence number of a TCP packet.
+pub(crate) fn sequence(packet: &[u8], ip_header: usize) -> u32 {
+    u32::from(word(packet, ip_header + 4)) << 16 | u32::from(word(packet, ip_header + 6))
+}
+
 pub(crate) fn set_word(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
@@ -125,25 +130,17 @@ pub(crate) fn finish_checksum(packet: &mut [u8], layout: &Layout) {
     set_word(packet, at, udp_nonzero(layout.protocol, checksum));
 }
 
-/// Gives a TCP packet its checksum.
-pub(crate) fn finish_segment(packet: &mut [u8]) {
-    let ip_header = usize::from(Ipv4Packet::new_unchecked(&packet[..]).header_len());
-    let at = ip_header + checksum_offset(Protocol::Tcp);
-    set_word(packet, at, 0);
-    let checksum = segment_sum(packet, ip_header).checksum();
-    set_word(packet, at, checksum);
+/// Gives a packet its transport's checksum, whatever was in its place.
+pub(crate) fn fill_checksum(packet: &mut [u8], layout: &Layout) {
+    let sum = Sum::of_pseudo_header(packet, layout.ip_header);
+    set_word(packet, layout.checksum_at(), sum.folded());
+    finish_checksum(packet, layout);
 }
 
 /// Whether a TCP packet's checksum is right.
 pub(crate) fn checksum_is_right(packet: &[u8], ip_header: usize) -> bool {
-    segment_sum(packet, ip_header).folded() == 0xffff
-}
-
-fn segment_sum(packet: &[u8], ip_header: usize) -> Sum {
-    let segment = &packet[ip_header..];
-    // The addresses are the pseudo-header's (RFC 9293, section 3.1), and stand together.
-    Sum::of(&packet[12..20])
-        .plus(u16::from(u8::from(IpProtocol::Tcp)))
-        .plus(segment.len() as u16)
-        .plus_sum(Sum::of(segment))
+    Sum::of_pseudo_header(packet, ip_header)
+        .plus_sum(Sum::of(&packet[ip_header..]))
+        .folded()
+        == 0xffff
 }

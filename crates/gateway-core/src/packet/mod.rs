@@ -18,11 +18,11 @@ pub(crate) use icmp::{
 };
 pub(crate) use icmpv6::no_route;
 pub(crate) use ipv4::{
-    Fragment, Parsed, Version, decrement_ttl, fragments, udp_datagram, udp_payload, version,
+    Fragment, Parsed, Version, fragments, take_hop, udp_datagram, udp_payload, version,
 };
 pub(crate) use layout::{
-    Layout, Protocol, TCP_HEADER, TcpFlags, checksum_is_right, checksum_offset, finish_checksum,
-    finish_segment, set_word, udp_nonzero, word,
+    Layout, Protocol, TCP_HEADER, TcpFlags, checksum_is_right, checksum_offset, fill_checksum,
+    finish_checksum, sequence, set_word, udp_nonzero, word,
 };
 pub(crate) use segment::{ports_and_flags, reset_for, verify_segment};
 

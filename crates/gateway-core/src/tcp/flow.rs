@@ -4,15 +4,9 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::terminator::Terminator;
+use crate::idle::{ESTABLISHED, TRANSITORY};
 use crate::peers::PeerIndex;
 use crate::timers::Armed;
-
-/// How long an open connection may be silent (RFC 5382, REQ-5: not less than 2 h 4 min).
-pub(crate) const ESTABLISHED_IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
-
-/// How long a connection may take to open, to close, or to acknowledge (RFC 5382, REQ-5: not less
-/// than 4 min for a transitory connection).
-pub(crate) const TRANSITORY: Duration = Duration::from_secs(4 * 60);
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -88,7 +82,7 @@ impl Flow {
             State::Open(terminator) if self.finished() || terminator.awaits_acknowledgement() => {
                 self.last_heard + TRANSITORY
             }
-            State::Open(_) => self.last_heard.max(self.last_sent) + ESTABLISHED_IDLE,
+            State::Open(_) => self.last_heard.max(self.last_sent) + ESTABLISHED,
         }
     }
 

@@ -34,7 +34,7 @@ use slotmap::SlotMap;
 
 use crate::context::Context;
 use crate::output::{Command, TcpFlow};
-use crate::packet::{Parsed, Unreachable, checksum_is_right, ports_and_flags};
+use crate::packet::{Parsed, Unreachable, ports_and_flags, verify_segment};
 use crate::peers::PeerIndex;
 use crate::session::Session;
 use crate::timers::Timers;
@@ -120,9 +120,7 @@ impl TcpFlows {
                 return self.open(cx, peer, key, packet);
             }
             State::Open(terminator) => {
-                if !checksum_is_right(packet.bytes, packet.bytes.len() - packet.payload.len()) {
-                    return Err(DropReason::InvalidChecksum);
-                }
+                verify_segment(packet)?;
                 let left = cx.limits.tcp_buffer_bytes.saturating_sub(self.buffer_bytes);
                 let Context {
                     peers, output, now, ..
@@ -149,7 +147,7 @@ impl TcpFlows {
         key: FlowKey,
         packet: &Parsed<'_>,
     ) -> Result<(), DropReason> {
-        crate::packet::verify_segment(packet)?;
+        verify_segment(packet)?;
         if cx
             .peers
             .get(peer)

@@ -11,7 +11,7 @@ use super::flight::Flight;
 use super::memory::Touched;
 use super::recovery::{Duplicates, Stall};
 use crate::DropReason;
-use crate::packet::{Layout, cut, finish_segment};
+use crate::packet::{Layout, cut, fill_checksum};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
@@ -417,7 +417,9 @@ impl TxToken for Outgoing<'_> {
             let mut packet = [0; popup_model::MAX_MTU as usize];
             let packet = &mut packet[..len.min(usize::from(popup_model::MAX_MTU))];
             let result = f(packet);
-            finish_segment(packet);
+            if let Ok(layout) = Layout::new(packet) {
+                fill_checksum(packet, &layout);
+            }
             emit(packet);
             return result;
         };
