@@ -113,6 +113,11 @@ fn run_time(path: &str) -> Result<Duration> {
 
 fn softirq_thread(core: usize) -> Result<Option<u32>> {
     let name = format!("ksoftirqd/{core}");
+    process_named(|comm| comm == name)
+}
+
+/// The first process, or thread of the kernel, with such a name.
+pub(crate) fn process_named(wanted: impl Fn(&str) -> bool) -> Result<Option<u32>> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry
             .file_name()
@@ -122,7 +127,7 @@ fn softirq_thread(core: usize) -> Result<Option<u32>> {
             continue;
         };
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if comm.trim_end() == name {
+        if wanted(comm.trim_end()) {
             return Ok(Some(pid));
         }
     }

@@ -9,13 +9,13 @@
 //!
 //! A queue in front of each end holds the sender back when the other's ring of 256 is full.
 
-use std::fs;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{Namespace, cores};
+use crate::cpu::process_named;
 
 /// What the server's cards can do. Towards the server cross 1500-byte packets in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,18 +124,8 @@ fn receiving_thread(device: &str) -> Result<u32> {
     let prefix = format!("napi/{device}-");
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(2) {
-        for entry in fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if comm.starts_with(&prefix) {
-                return Ok(pid);
-            }
+        if let Some(pid) = process_named(|comm| comm.starts_with(&prefix))? {
+            return Ok(pid);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -12,99 +12,63 @@ pub(crate) fn all(criterion: &mut Criterion) {
 
 const KEY: [u8; 32] = [7; 32];
 
-struct Ring {
-    key: ring::aead::LessSafeKey,
-    packet: Vec<u8>,
-}
-
-impl Ring {
-    fn new() -> Self {
-        use ring::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
-        Self {
-            key: LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &KEY).unwrap()),
-            packet: packet(),
-        }
-    }
-}
-
 fn with_room(packet: &[u8]) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(packet.len() + 16);
     buffer.extend_from_slice(packet);
     buffer
 }
 
-impl Pair for Ring {
-    type Plain = Vec<u8>;
-    type Sealed = Vec<u8>;
-
-    fn plain(&self) -> Vec<u8> {
-        with_room(&self.packet)
-    }
-
-    fn seal(&mut self, mut packet: Vec<u8>) -> Vec<u8> {
-        use ring::aead::{Aad, Nonce};
-        let nonce = Nonce::assume_unique_for_key([0; 12]);
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::empty(), &mut packet)
-            .unwrap();
-        packet.extend_from_slice(tag.as_ref());
-        packet
-    }
-
-    fn open(&mut self, mut sealed: Vec<u8>) -> usize {
-        use ring::aead::{Aad, Nonce};
-        let nonce = Nonce::assume_unique_for_key([0; 12]);
-        self.key
-            .open_in_place(nonce, Aad::empty(), &mut sealed)
-            .unwrap()
-            .len()
-    }
-}
-
-struct AwsLc {
-    key: aws_lc_rs::aead::LessSafeKey,
-    packet: Vec<u8>,
-}
-
-impl AwsLc {
-    fn new() -> Self {
-        use aws_lc_rs::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
-        Self {
-            key: LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &KEY).unwrap()),
-            packet: packet(),
+/// aws-lc-rs has ring's interface, so one body serves both.
+macro_rules! like_ring {
+    ($name:ident, $library:ident) => {
+        struct $name {
+            key: $library::aead::LessSafeKey,
+            packet: Vec<u8>,
         }
-    }
+
+        impl $name {
+            fn new() -> Self {
+                use $library::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+                Self {
+                    key: LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &KEY).unwrap()),
+                    packet: packet(),
+                }
+            }
+        }
+
+        impl Pair for $name {
+            type Plain = Vec<u8>;
+            type Sealed = Vec<u8>;
+
+            fn plain(&self) -> Vec<u8> {
+                with_room(&self.packet)
+            }
+
+            fn seal(&mut self, mut packet: Vec<u8>) -> Vec<u8> {
+                use $library::aead::{Aad, Nonce};
+                let nonce = Nonce::assume_unique_for_key([0; 12]);
+                let tag = self
+                    .key
+                    .seal_in_place_separate_tag(nonce, Aad::empty(), &mut packet)
+                    .unwrap();
+                packet.extend_from_slice(tag.as_ref());
+                packet
+            }
+
+            fn open(&mut self, mut sealed: Vec<u8>) -> usize {
+                use $library::aead::{Aad, Nonce};
+                let nonce = Nonce::assume_unique_for_key([0; 12]);
+                self.key
+                    .open_in_place(nonce, Aad::empty(), &mut sealed)
+                    .unwrap()
+                    .len()
+            }
+        }
+    };
 }
 
-impl Pair for AwsLc {
-    type Plain = Vec<u8>;
-    type Sealed = Vec<u8>;
-
-    fn plain(&self) -> Vec<u8> {
-        with_room(&self.packet)
-    }
-
-    fn seal(&mut self, mut packet: Vec<u8>) -> Vec<u8> {
-        use aws_lc_rs::aead::{Aad, Nonce};
-        let nonce = Nonce::assume_unique_for_key([0; 12]);
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::empty(), &mut packet)
-            .unwrap();
-        packet.extend_from_slice(tag.as_ref());
-        packet
-    }
-
-    fn open(&mut self, mut sealed: Vec<u8>) -> usize {
-        use aws_lc_rs::aead::{Aad, Nonce};
-        let nonce = Nonce::assume_unique_for_key([0; 12]);
-        self.key
-            .open_in_place(nonce, Aad::empty(), &mut sealed)
-            .unwrap()
-            .len()
-    }
-}
+like_ring!(Ring, ring);
+like_ring!(AwsLc, aws_lc_rs);
 
 struct RustCrypto {
     key: chacha20poly1305::ChaCha20Poly1305,

@@ -1,6 +1,7 @@
 //! Sockets and the packet loop. All `unsafe` of the gateway lives below here.
 
 mod addresses;
+mod bpf;
 mod echo_sockets;
 mod loop_handle;
 mod memory;

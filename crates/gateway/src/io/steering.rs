@@ -8,12 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
-const SHIFT_RIGHT: u16 = (libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K) as u16;
-const RETURN_A: u16 = (libc::BPF_RET | libc::BPF_A) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+use super::bpf::{IF_EQUAL, JUMP, LOAD_BYTE, RETURN, RETURN_A, SHIFT_RIGHT};
 
 // Message types, and where the receiver's index has its highest byte: it is little-endian.
 const HANDSHAKE_RESPONSE: u32 = 2;

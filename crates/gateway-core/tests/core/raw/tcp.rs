@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use popup_gateway_core::{DropReason, Received};
 use smoltcp::iface::SocketHandle;
-use smoltcp::socket::tcp::State;
+use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::network::{coalesce, on_the_wire};
@@ -71,6 +71,25 @@ fn connect(world: &mut World, server: &mut Server, client: usize) -> (SocketHand
     (connecting, listening)
 }
 
+/// Sends what fits of `data` beyond the `sent` bytes.
+fn send_more(socket: &mut Socket<'_>, data: &[u8], sent: &mut usize) {
+    while socket.can_send() && *sent < data.len() {
+        *sent += socket.send_slice(&data[*sent..]).unwrap();
+    }
+}
+
+/// Adds what has arrived to `got`.
+fn take_all(socket: &mut Socket<'_>, got: &mut Vec<u8>) {
+    while socket.can_recv() {
+        socket
+            .recv(|bytes| {
+                got.extend_from_slice(bytes);
+                (bytes.len(), ())
+            })
+            .unwrap();
+    }
+}
+
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 7 + n / 1000) as u8).collect()
 }
@@ -84,19 +103,10 @@ fn an_upload_arrives_as_it_was_sent_and_leaves_in_large_packets() {
     let (mut sent, mut got) = (0, Vec::new());
     let done = world.run_until(60 * SECOND, |world| {
         let socket = world.clients[0].tcp(client);
-        while socket.can_send() && sent < data.len() {
-            sent += socket.send_slice(&data[sent..]).unwrap();
-        }
+        send_more(socket, &data, &mut sent);
         server.exchange(world);
         let socket = server.host.tcp(accepted);
-        while socket.can_recv() {
-            socket
-                .recv(|bytes| {
-                    got.extend_from_slice(bytes);
-                    (bytes.len(), ())
-                })
-                .unwrap();
-        }
+        take_all(socket, &mut got);
         got.len() == data.len()
     });
     assert!(done && got == data, "{} bytes came", got.len());
@@ -113,19 +123,10 @@ fn a_download_arrives_as_it_was_sent_even_when_packets_are_lost() {
         let (mut sent, mut got) = (0, Vec::new());
         let done = world.run_until(600 * SECOND, |world| {
             let socket = server.host.tcp(accepted);
-            while socket.can_send() && sent < data.len() {
-                sent += socket.send_slice(&data[sent..]).unwrap();
-            }
+            send_more(socket, &data, &mut sent);
             server.exchange(world);
             let socket = world.clients[0].tcp(client);
-            while socket.can_recv() {
-                socket
-                    .recv(|bytes| {
-                        got.extend_from_slice(bytes);
-                        (bytes.len(), ())
-                    })
-                    .unwrap();
-            }
+            take_all(socket, &mut got);
             got.len() == data.len()
         });
         assert!(done && got == data, "{} bytes came", got.len());
