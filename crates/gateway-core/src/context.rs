@@ -56,7 +56,7 @@ impl<S: Session> Context<'_, S> {
     }
 
     /// Sends the packet that `make` builds from `original`, if it builds one.
-    fn answer(&mut self, peer: PeerIndex, make: impl FnOnce(&mut Vec<u8>) -> bool) {
+    pub(crate) fn answer(&mut self, peer: PeerIndex, make: impl FnOnce(&mut Vec<u8>) -> bool) {
         let mut buffer = std::mem::take(self.scratch);
         if make(&mut buffer) {
             self.send(peer, &buffer);

@@ -37,7 +37,8 @@ impl Limits {
         let flows = descriptors
             .saturating_sub(RESERVED_DESCRIPTORS)
             .clamp(16, 65_536);
-        let flows_per_peer = (flows / 2).max(16);
+        // One alone may use most of it, and never leaves the others without.
+        let flows_per_peer = (flows - flows / 4).max(16);
         Self {
             flows,
             flows_per_peer,

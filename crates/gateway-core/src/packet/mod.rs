@@ -24,7 +24,7 @@ pub(crate) use layout::{
     Layout, Protocol, TCP_HEADER, TcpFlags, checksum_is_right, checksum_offset, fill_checksum,
     finish_checksum, sequence, set_word, udp_nonzero, word,
 };
-pub(crate) use segment::{ports_and_flags, reset_for, verify_segment};
+pub(crate) use segment::{acknowledgement_of_end, ports_and_flags, reset_for, verify_segment};
 
 /// Length of an IPv4 header without options (RFC 791, section 3.1).
 pub(crate) const IPV4_HEADER: usize = 20;

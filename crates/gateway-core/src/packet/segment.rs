@@ -65,10 +65,53 @@ pub(crate) fn reset_for<'a>(buffer: &'a mut Vec<u8>, packet: &Parsed<'_>) -> Opt
             Some(segment.seq_number() + segment.segment_len()),
         )
     };
-    let reset = TcpRepr {
+    Some(answer(
+        buffer,
+        packet,
+        &segment,
+        TcpControl::Rst,
+        seq_number,
+        ack_number,
+    ))
+}
+
+/// The acknowledgement of a FIN that is repeated after the end of its connection (RFC 9293, section 3.10.7.4: TIME-WAIT).
+pub(crate) fn acknowledgement_of_end<'a>(
+    buffer: &'a mut Vec<u8>,
+    packet: &Parsed<'_>,
+) -> Option<&'a [u8]> {
+    let segment = TcpPacket::new_checked(packet.payload).ok()?;
+    if !segment.fin() || !segment.ack() || segment.rst() {
+        return None;
+    }
+    // The peer has everything from us, so what it acknowledges is where we are.
+    let (seq_number, end) = (
+        segment.ack_number(),
+        segment.seq_number() + segment.segment_len(),
+    );
+    Some(answer(
+        buffer,
+        packet,
+        &segment,
+        TcpControl::None,
+        seq_number,
+        Some(end),
+    ))
+}
+
+/// A segment without data back to where `packet` came from.
+fn answer<'a>(
+    buffer: &'a mut Vec<u8>,
+    packet: &Parsed<'_>,
+    segment: &TcpPacket<&[u8]>,
+    control: TcpControl,
+    seq_number: TcpSeqNumber,
+    ack_number: Option<TcpSeqNumber>,
+) -> &'a [u8] {
+    let answer = TcpRepr {
         src_port: segment.dst_port(),
         dst_port: segment.src_port(),
-        control: TcpControl::Rst,
+        control,
         seq_number,
         ack_number,
         window_len: 0,
@@ -80,8 +123,8 @@ pub(crate) fn reset_for<'a>(buffer: &'a mut Vec<u8>, packet: &Parsed<'_>) -> Opt
         payload: &[],
     };
     buffer.clear();
-    buffer.resize(IPV4_HEADER + reset.buffer_len(), 0);
-    reset.emit(
+    buffer.resize(IPV4_HEADER + answer.buffer_len(), 0);
+    answer.emit(
         &mut TcpPacket::new_unchecked(&mut buffer[IPV4_HEADER..]),
         &packet.destination.into(),
         &packet.source.into(),
@@ -94,5 +137,5 @@ pub(crate) fn reset_for<'a>(buffer: &'a mut Vec<u8>, packet: &Parsed<'_>) -> Opt
         IpProtocol::Tcp,
         0,
     );
-    Some(buffer)
+    buffer
 }

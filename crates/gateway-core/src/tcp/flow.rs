@@ -3,6 +3,7 @@
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
+use super::FlowKey;
 use super::terminator::Terminator;
 use crate::idle::{ESTABLISHED, TRANSITORY};
 use crate::peers::PeerIndex;
@@ -67,6 +68,13 @@ impl Flow {
             unsettled: false,
             buffer_bytes: 0,
             armed: None,
+        }
+    }
+
+    pub(super) fn key(&self) -> FlowKey {
+        FlowKey {
+            inside: self.inside,
+            outside: self.outside,
         }
     }
 

@@ -15,13 +15,15 @@
 //! Each buffer is bounded, and each end is read only when the other has room, so a slow side
 //! slows the other down. A FIN crosses when everything before it has (`TcpShutdown` outwards,
 //! [`Terminator::close`] inwards), each direction by itself; a reset crosses at once. When both
-//! directions are finished the socket is released, and the terminator lingers in TIME-WAIT.
+//! directions are finished the socket is released, and all that is left of the connection is its
+//! entry in [`Lingering`], for TIME-WAIT.
 //!
 //! Work after an input is put off until [`TcpFlows::flush`], so that a batch of segments is
 //! answered by few acknowledgements.
 
 mod flight;
 mod flow;
+mod lingering;
 mod memory;
 mod recovery;
 mod terminator;
@@ -34,12 +36,13 @@ use slotmap::SlotMap;
 
 use crate::context::Context;
 use crate::output::{Command, TcpFlow};
-use crate::packet::{Parsed, Unreachable, ports_and_flags, verify_segment};
+use crate::packet::{Parsed, Unreachable, acknowledgement_of_end, ports_and_flags, verify_segment};
 use crate::peers::PeerIndex;
 use crate::session::Session;
 use crate::timers::Timers;
 use crate::{DropReason, Limits};
 use flow::{Flow, State};
+use lingering::Lingering;
 use memory::CHUNK;
 use terminator::{Phase, Room, Terminator};
 
@@ -68,6 +71,7 @@ struct FlowKey {
 pub(crate) struct TcpFlows {
     flows: SlotMap<TcpFlow, Flow>,
     by_key: HashMap<FlowKey, TcpFlow>,
+    lingering: Lingering,
     timers: Timers<TcpFlow>,
     unsettled: Vec<TcpFlow>,
     /// Bytes of memory that buffers have touched.
@@ -98,7 +102,16 @@ impl TcpFlows {
         };
         let Some(&id) = self.by_key.get(&key) else {
             if segment.opens() {
+                // The peer may use its port again before TIME-WAIT is over (RFC 6191).
+                self.lingering.remove(&key);
                 return self.open(cx, peer, key, packet);
+            }
+            if self.lingering.contains(cx.now, &key) {
+                verify_segment(packet)?;
+                cx.answer(peer, |buffer| {
+                    acknowledgement_of_end(buffer, packet).is_some()
+                });
+                return Ok(());
             }
             cx.answer_reset(peer, packet);
             return Err(DropReason::UnknownFlow);
@@ -111,13 +124,6 @@ impl TcpFlows {
                 if segment.rst {
                     self.remove(cx, id, Ending::Reset);
                 }
-            }
-            State::Open(terminator)
-                if segment.opens() && terminator.phase() == Phase::Lingering =>
-            {
-                // The peer uses its port again before TIME-WAIT is over (RFC 6191).
-                self.remove(cx, id, Ending::Finished);
-                return self.open(cx, peer, key, packet);
             }
             State::Open(terminator) => {
                 verify_segment(packet)?;
@@ -338,6 +344,7 @@ impl TcpFlows {
             flow.ready_announced = true;
             output.commands.push(Command::TcpReady { flow: id });
         }
+        let lingers = terminator.phase() == Phase::Lingering;
         if terminator.peer_has_finished() && !flow.peer_finished {
             flow.peer_finished = true;
             output.commands.push(Command::TcpShutdown { flow: id });
@@ -345,6 +352,11 @@ impl TcpFlows {
         if flow.finished() && !flow.released {
             flow.released = true;
             output.commands.push(Command::TcpClose { flow: id });
+        }
+        if lingers && flow.finished() {
+            let key = flow.key();
+            self.remove(cx, id, Ending::Finished);
+            return self.lingering.insert(cx.now, key);
         }
         self.arm(id, cx.now);
     }
@@ -384,10 +396,7 @@ impl TcpFlows {
         let Some(mut flow) = self.flows.remove(id) else {
             return;
         };
-        self.by_key.remove(&FlowKey {
-            inside: flow.inside,
-            outside: flow.outside,
-        });
+        self.by_key.remove(&flow.key());
         self.timers.disarm(&mut flow.armed, id);
         self.buffer_bytes -= flow.buffer_bytes;
         if let State::Connecting { .. } = flow.state

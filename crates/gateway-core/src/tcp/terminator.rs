@@ -11,7 +11,7 @@ use super::flight::Flight;
 use super::memory::Touched;
 use super::recovery::{Duplicates, Stall};
 use crate::DropReason;
-use crate::packet::{Layout, cut, fill_checksum};
+use crate::packet::{Layout, TcpFlags, cut, fill_checksum};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
@@ -43,6 +43,8 @@ pub(crate) struct Terminator {
     flight: Flight,
     duplicates: Duplicates,
     stall: Stall,
+    /// The peer's FIN has come, and nothing has been sent since that would acknowledge it.
+    end_unanswered: bool,
 }
 
 /// Room to work in, shared by all connections.
@@ -59,7 +61,7 @@ pub(crate) enum Phase {
     Opening,
     /// Data may flow, at least in one direction.
     Open,
-    /// Both sides have said their last; late segments are still answered.
+    /// Both sides have said their last, and each knows it of the other.
     Lingering,
     /// It is over.
     Closed,
@@ -131,6 +133,7 @@ impl Terminator {
             flight: Flight::new(capacity),
             duplicates: Duplicates::default(),
             stall: Stall::default(),
+            end_unanswered: false,
         };
         terminator.take_packet(now, syn, &mut |_| {});
         terminator
@@ -165,7 +168,17 @@ impl Terminator {
             }
             self.receiving.handle_entered(touches);
         }
-        self.take_packet(now, packet, emit);
+        if layout.flags.is_some_and(|flags| flags.has(TcpFlags::FIN)) {
+            // A connection that ends is not to wait for more.
+            self.socket_mut().set_ack_delay(None);
+            self.end_unanswered = true;
+        }
+        let mut answered = false;
+        self.take_packet(now, packet, &mut |answer| {
+            answered = true;
+            emit(answer);
+        });
+        self.end_unanswered &= !answered;
         if self.socket().send_queue() == 0 {
             self.sending.handle_empty();
         }
@@ -219,6 +232,7 @@ impl Terminator {
             if emitted == before {
                 return;
             }
+            self.end_unanswered = false;
         }
     }
 
@@ -329,7 +343,7 @@ impl Terminator {
         match self.socket().state() {
             State::SynReceived | State::SynSent => Phase::Opening,
             State::Closed | State::Listen => Phase::Closed,
-            State::TimeWait => Phase::Lingering,
+            State::TimeWait if !self.end_unanswered => Phase::Lingering,
             _ => Phase::Open,
         }
     }

@@ -217,6 +217,68 @@ fn the_outside_may_finish_first_and_still_receive() {
     assert!(world.run_until(60 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
 }
 
+/// A connection that the outside ends first, and then the client.
+fn short_connection(world: &mut World) -> SocketHandle {
+    world.outside.greeting = b"hello".to_vec();
+    world.outside.greeting_ends = true;
+    let handle = open(world);
+    assert!(world.run_until(5 * SECOND, |world| {
+        let socket = world.clients[0].tcp(handle);
+        socket.recv_queue() == 5 && socket.state() == State::CloseWait
+    }));
+    world.run_for(SECOND / 10); // Until the client has acknowledged that.
+    world.clients[0].tcp(handle).close();
+    handle
+}
+
+#[test]
+fn a_finished_connection_is_no_flow_and_its_end_is_still_acknowledged() {
+    let mut world = World::new(1);
+    let handle = short_connection(&mut world);
+    world.lost_to_clients.push(world.posted_to_clients);
+    assert!(world.run_until(SECOND / 2, |world| world.gateway.flow_counts().tcp == 0));
+    assert!(world.outside.only().closed && !world.outside.only().reset);
+    assert_eq!(world.clients[0].state(handle), State::LastAck);
+    assert!(
+        world.run_until(5 * SECOND, |world| world.clients[0].state(handle)
+            == State::Closed)
+    );
+    assert_eq!(world.drops(DropReason::UnknownFlow), 0, "not by a reset");
+}
+
+#[test]
+fn any_number_of_short_connections_fits_below_the_limit() {
+    let limits = Limits {
+        flows: 2,
+        flows_per_peer: 2,
+        ..Limits::for_descriptors(1024)
+    };
+    let mut world = World::with(1, |settings| settings.limits = limits);
+    for _ in 0..20 {
+        let handle = short_connection(&mut world);
+        assert!(
+            world.run_until(SECOND, |world| world.clients[0].state(handle)
+                == State::Closed)
+        );
+    }
+    assert!(world.now - world.start < 10 * SECOND);
+    assert_eq!(world.drops(DropReason::FlowLimit), 0);
+}
+
+#[test]
+fn a_port_may_be_used_again_at_once() {
+    let mut world = World::new(1);
+    for _ in 0..3 {
+        let handle = short_connection(&mut world);
+        assert!(
+            world.run_until(SECOND, |world| world.clients[0].state(handle)
+                == State::Closed)
+        );
+        world.clients[0].use_port_again();
+    }
+    assert_eq!(world.outside.connects.len(), 3);
+}
+
 #[test]
 fn a_reset_crosses_in_both_directions() {
     let mut world = World::new(1);

@@ -98,7 +98,7 @@ pub(super) async fn open(
             },
             limits: Limits {
                 flows: RAW_FLOWS,
-                flows_per_peer: RAW_FLOWS / 2,
+                flows_per_peer: RAW_FLOWS - RAW_FLOWS / 4,
                 ..limits
             },
             shares: sockets

@@ -97,6 +97,11 @@ impl Client {
         handle
     }
 
+    /// The next connection comes from the same port as the last.
+    pub(crate) fn use_port_again(&mut self) {
+        self.next_port -= 1;
+    }
+
     /// Waits for a connection.
     pub(crate) fn listen(&mut self, port: u16) -> SocketHandle {
         let buffer = || SocketBuffer::new(vec![0; 256 * 1024]);
