@@ -335,6 +335,10 @@ impl Bench {
             let way = direction_name(direction);
             figures.add(&format!("{name}-{way}"), done.gbit_per_second() * 1000.0);
         }
+        let lost = self.lab.lost_by_relay();
+        if lost > 0 {
+            figures.note(&format!("{name}: the relay was too slow for {lost} frames"));
+        }
         Ok(())
     }
 

@@ -151,6 +151,11 @@ impl Lab {
     pub(crate) fn has_relay(&self) -> bool {
         self.relay.is_some()
     }
+
+    /// Frames that the relay was too slow for.
+    pub(crate) fn lost_by_relay(&self) -> u64 {
+        self.relay.as_ref().map_or(0, relay::Relay::lost)
+    }
 }
 
 /// The beginning of the names of the labs' directories; the bench's process number follows.

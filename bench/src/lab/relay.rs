@@ -10,7 +10,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,17 @@ pub(crate) struct Impairment {
     pub(crate) losses_in_100_000: u32,
 }
 
+/// How long a device that has no room is left alone.
+const NO_ROOM: Duration = Duration::from_micros(200);
+
+/// Bytes that may wait to be taken, as the kernel counts them.
+const RECEIVE_BUFFER: usize = 64 << 20;
+
 #[derive(Debug)]
 pub(super) struct Relay {
     end: Arc<AtomicBool>,
+    /// Frames that the relay was too slow for.
+    lost: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
     _wire: Namespace,
 }
@@ -41,13 +49,20 @@ impl Relay {
     pub(super) fn start(wire: Namespace, impairment: Impairment) -> Result<Self> {
         let sides = wire.enter(|| Ok([Side::open("left")?, Side::open("right")?]))?;
         let end = Arc::new(AtomicBool::new(false));
-        let ending = Arc::clone(&end);
-        let thread = std::thread::spawn(move || relay(sides, impairment, &ending));
+        let lost = Arc::new(AtomicU64::new(0));
+        let (ending, losses) = (Arc::clone(&end), Arc::clone(&lost));
+        let thread = std::thread::spawn(move || relay(sides, impairment, &ending, &losses));
         Ok(Self {
             end,
+            lost,
             thread: Some(thread),
             _wire: wire,
         })
+    }
+
+    /// How many frames the relay was too slow for: these losses are nobody's but the bench's.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -71,7 +86,8 @@ impl Side {
         let every_protocol = (libc::ETH_P_ALL as u16).to_be();
         let protocol = Protocol::from(i32::from(every_protocol));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-        socket.set_recv_buffer_size(16 << 20)?;
+        enlarge_receive_buffer(&socket)?;
+        socket.set_send_buffer_size(4 << 20)?;
         socket.set_nonblocking(true)?;
         ignore_outgoing(&socket)?;
         let index = rustix::net::netdevice::name_to_index(&socket, device)?;
@@ -87,30 +103,74 @@ impl Side {
         self.due.front().map(|(at, _)| *at)
     }
 
-    /// Hands over what is due, and gives the buffers back.
+    /// Hands over what is due, and gives the buffers back. A cable loses nothing by itself: what
+    /// the device has no room for now is handed over later.
     fn deliver(&mut self, now: Instant, pool: &mut Vec<Vec<u8>>) {
-        while let Some((at, _)) = self.due.front() {
+        while let Some((at, frame)) = self.due.front_mut() {
             if *at > now {
                 return;
             }
+            if let Err(error) = self.socket.send(frame)
+                && matches!(
+                    error.raw_os_error(),
+                    Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
+                )
+            {
+                *at = now + NO_ROOM;
+                return;
+            }
             if let Some((_, frame)) = self.due.pop_front() {
-                self.socket.send(&frame).ok();
                 pool.push(frame);
             }
         }
     }
+
+    /// Frames that came faster than they were taken, since the last call.
+    fn lost(&self) -> u64 {
+        let mut statistics = [0_u32; 2]; // `struct tpacket_stats`: packets, drops.
+        let mut length = mem::size_of_val(&statistics) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes, which the array has.
+        unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                statistics.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        statistics[1].into()
+    }
 }
 
 fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)
+}
+
+/// Beyond `net.core.rmem_max`, since the bench is root.
+fn enlarge_receive_buffer(socket: &Socket) -> io::Result<()> {
+    set_option(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_RCVBUFFORCE,
+        RECEIVE_BUFFER as libc::c_int,
+    )
+}
+
+fn set_option(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option's value is an int that lives through the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_IGNORE_OUTGOING,
-            (&raw const on).cast(),
-            mem::size_of_val(&on) as libc::socklen_t,
+            level,
+            name,
+            (&raw const value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 {
@@ -136,10 +196,16 @@ fn link_address(protocol: u16, index: u32) -> SockAddr {
     }
 }
 
-fn relay([mut left, mut right]: [Side; 2], impairment: Impairment, end: &AtomicBool) {
+fn relay(
+    [mut left, mut right]: [Side; 2],
+    impairment: Impairment,
+    end: &AtomicBool,
+    lost: &AtomicU64,
+) {
     let delay = impairment.round_trip / 2;
     let mut pool = Vec::new();
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut count_at = Instant::now();
     while !end.load(Ordering::Relaxed) {
         wait(&left, &right);
         let now = Instant::now();
@@ -165,6 +231,10 @@ fn relay([mut left, mut right]: [Side; 2], impairment: Impairment, end: &AtomicB
         let now = Instant::now();
         left.deliver(now, &mut pool);
         right.deliver(now, &mut pool);
+        if now >= count_at {
+            lost.fetch_add(left.lost() + right.lost(), Ordering::Relaxed);
+            count_at = now + Duration::from_millis(100);
+        }
     }
 }
 

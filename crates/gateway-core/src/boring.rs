@@ -134,18 +134,18 @@ impl std::fmt::Debug for BoringSession {
 }
 
 impl BoringSession {
-    fn catch_up(&mut self) {
-        if self.ticked_at.elapsed() < STALE_CLOCK {
+    fn catch_up(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.ticked_at) < STALE_CLOCK {
             return;
         }
         let mut out = [0; crate::session::MIN_OUTPUT];
-        if let Some(len) = self.tick(&mut out) {
+        if let Some(len) = self.tick(now, &mut out) {
             self.pending = out[..len].to_vec();
         }
     }
 
-    fn tick(&mut self, out: &mut [u8]) -> Option<usize> {
-        self.ticked_at = Instant::now();
+    fn tick(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
+        self.ticked_at = now;
         match self.tunn.update_timers(out) {
             TunnResult::WriteToNetwork(datagram) => Some(datagram.len()),
             _ => None,
@@ -154,8 +154,8 @@ impl BoringSession {
 }
 
 impl Session for BoringSession {
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Sealed {
-        self.catch_up();
+    fn seal(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) -> Sealed {
+        self.catch_up(now);
         match self.tunn.encapsulate(packet, out) {
             TunnResult::WriteToNetwork(datagram) if datagram.first() == Some(&DATA) => {
                 Sealed::Data(datagram.len())
@@ -165,11 +165,17 @@ impl Session for BoringSession {
         }
     }
 
-    fn open<'a>(&mut self, source: IpAddr, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a> {
+    fn open<'a>(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        datagram: &[u8],
+        out: &'a mut [u8],
+    ) -> Opened<'a> {
         if datagram.is_empty() {
             return Opened::Dropped(DropReason::MalformedDatagram);
         }
-        self.catch_up();
+        self.catch_up(now);
         match self.tunn.decapsulate(Some(source), datagram, out) {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                 Opened::Packet(packet)
@@ -187,13 +193,13 @@ impl Session for BoringSession {
         }
     }
 
-    fn handle_tick(&mut self, out: &mut [u8]) -> Option<usize> {
+    fn handle_tick(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
         if !self.pending.is_empty() {
             let pending = std::mem::take(&mut self.pending);
             out[..pending.len()].copy_from_slice(&pending);
             return Some(pending.len());
         }
-        self.tick(out)
+        self.tick(now, out)
     }
 
     fn handshake_age(&self) -> Option<Duration> {

@@ -50,7 +50,7 @@ impl<S: Session> Context<'_, S> {
     /// Sends a packet to a peer.
     pub(crate) fn send(&mut self, peer: PeerIndex, packet: &[u8]) {
         match self.peers.get(peer) {
-            Some(entry) => self.output.send(entry, packet),
+            Some(entry) => self.output.send(self.now, entry, packet),
             None => self.output.drop(DropReason::PeerNotConnected),
         }
     }

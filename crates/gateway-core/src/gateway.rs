@@ -387,7 +387,7 @@ impl<I: Interface> Gateway<I> {
             self.output
                 .transmits
                 .push(endpoint, crate::session::MIN_OUTPUT, |out| {
-                    sent = peer.session.handle_tick(out).unwrap_or(0);
+                    sent = peer.session.handle_tick(now, out).unwrap_or(0);
                     sent
                 });
             peer.tx_bytes += sent as u64;

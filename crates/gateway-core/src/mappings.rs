@@ -2,10 +2,10 @@
 //!
 //! Only what a peer sends keeps a mapping alive (RFC 4787, REQ-6): nobody outside can.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use slotmap::{Key, SlotMap};
 
 use crate::DropReason;
@@ -69,7 +69,7 @@ impl<K: Key, I> Default for Mappings<K, I> {
     fn default() -> Self {
         Self {
             mappings: SlotMap::with_key(),
-            by_inside: HashMap::new(),
+            by_inside: HashMap::default(),
             timers: Timers::default(),
         }
     }

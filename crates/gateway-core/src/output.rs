@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
+use std::time::Instant;
 
 use slotmap::new_key_type;
 
@@ -221,10 +222,10 @@ impl Output {
     }
 
     /// Sends a packet to a peer, in fragments where it is longer than the tunnel's MTU.
-    pub(crate) fn send<S: Session>(&mut self, peer: &mut Peer<S>, packet: &[u8]) {
+    pub(crate) fn send<S: Session>(&mut self, now: Instant, peer: &mut Peer<S>, packet: &[u8]) {
         let mtu = usize::from(peer.spec.mtu);
         if packet.len() <= mtu {
-            return seal(&mut self.transmits, &mut self.drops, peer, packet);
+            return seal(now, &mut self.transmits, &mut self.drops, peer, packet);
         }
         let Self {
             transmits,
@@ -233,12 +234,13 @@ impl Output {
             ..
         } = self;
         fragments(packet, mtu, fragment, |piece| {
-            seal(transmits, drops, peer, piece)
+            seal(now, transmits, drops, peer, piece)
         });
     }
 }
 
 fn seal<S: Session>(
+    now: Instant,
     transmits: &mut TransmitQueue,
     drops: &mut DropCounters,
     peer: &mut Peer<S>,
@@ -249,7 +251,7 @@ fn seal<S: Session>(
     };
     let mut sent = 0;
     let accepted = transmits.push(endpoint, packet.len(), |out| {
-        sent = match peer.session.seal(packet, out) {
+        sent = match peer.session.seal(now, packet, out) {
             Sealed::Data(len) | Sealed::Handshake(len) => len,
             Sealed::Waiting => 0,
         };

@@ -1,9 +1,9 @@
 //! The peers: who they are, where they were last heard, what they have used.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use popup_model::{PresharedKey, PublicKey};
 
 use crate::session::{Interface, Session};
@@ -106,8 +106,8 @@ impl<S> Default for Peers<S> {
     fn default() -> Self {
         Self {
             slots: Vec::new(),
-            by_key: HashMap::new(),
-            by_address: HashMap::new(),
+            by_key: HashMap::default(),
+            by_address: HashMap::default(),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Invariant: what [`EgressPolicy::NEVER`] lists, and the host's own addresses, cannot be opened
 //! by any setting. A client of the VPN must not become the gateway.
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
+use foldhash::HashSet;
 use ipnet::Ipv4Net;
 
 const fn net(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
@@ -80,7 +80,7 @@ impl EgressPolicy {
             }
         }
         Ok(Self {
-            own: HashSet::new(),
+            own: HashSet::default(),
             allowed,
         })
     }

@@ -1,11 +1,11 @@
 //! The seam behind which the WireGuard protocol lives.
 //!
 //! WireGuard libraries keep a clock and a random source of their own, so this is the one place
-//! where time and randomness are not arguments. Everything else in this crate is written against
+//! where time and randomness are not arguments alone. Everything else in this crate is written against
 //! these two traits and is tested with a double.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use popup_model::{PresharedKey, PublicKey};
 
@@ -65,17 +65,23 @@ pub trait Session {
     /// a handshake is due it is found in `out` as [`Sealed::Handshake`].
     ///
     /// `out` must have room for `packet` and [`OVERHEAD`], and for [`MIN_OUTPUT`].
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Sealed;
+    fn seal(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) -> Sealed;
 
     /// Takes a datagram of this peer. `out` must have room for the datagram and [`MIN_OUTPUT`].
-    fn open<'a>(&mut self, source: IpAddr, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a>;
+    fn open<'a>(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        datagram: &[u8],
+        out: &'a mut [u8],
+    ) -> Opened<'a>;
 
     /// After [`Opened::Reply`]: the next packet that waited for the session, encrypted.
     fn seal_waiting(&mut self, out: &mut [u8]) -> Option<usize>;
 
     /// Runs the timers (about every 250 ms while the session is alive); a keepalive or a
     /// handshake may be due.
-    fn handle_tick(&mut self, out: &mut [u8]) -> Option<usize>;
+    fn handle_tick(&mut self, now: Instant, out: &mut [u8]) -> Option<usize>;
 
     /// How long ago the last handshake completed, if the session is alive.
     fn handshake_age(&self) -> Option<Duration>;

@@ -98,7 +98,10 @@ impl<I: Interface> Gateway<I> {
         buffer: &mut [u8],
     ) -> Result<(), DropReason> {
         let peer = self.peers.get(index).ok_or(DropReason::UnknownSession)?;
-        let opened = match peer.session.open(source.address.ip(), datagram, buffer) {
+        let opened = match peer
+            .session
+            .open(now, source.address.ip(), datagram, buffer)
+        {
             Opened::Dropped(reason) => return Err(reason),
             opened => opened,
         };
@@ -141,7 +144,7 @@ impl<I: Interface> Gateway<I> {
             }
             Version::V6 { source } if source == ipv6 => {
                 if let Some(answer) = no_route(&mut self.scratch, self.gateway_ipv6, packet) {
-                    self.output.send(peer, answer);
+                    self.output.send(now, peer, answer);
                 }
                 Err(DropReason::Ipv6Unreachable)
             }

@@ -3,10 +3,11 @@
 //! TCP is bound per connection, so that one port serves many remotes; UDP and ping are bound per
 //! inside address and port, whoever they speak to (RFC 4787, REQ-1 and REQ-8).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
+use foldhash::HashMap;
 use slotmap::{SlotMap, new_key_type};
 
 use super::tracking::Tracking;

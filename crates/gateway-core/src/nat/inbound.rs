@@ -91,9 +91,9 @@ impl Nat {
         }
         if let Some(size) = received.segment_size {
             let entry = cx.peers.get(peer).ok_or(DropReason::PeerNotConnected)?;
-            let output = &mut *cx.output;
-            cut(packet, &layout, size.into(), &mut self.scratch, |segment| {
-                output.send(entry, segment);
+            let (now, output) = (cx.now, &mut *cx.output);
+            cut(packet, &layout, size.into(), |segment| {
+                output.send(now, entry, segment);
             });
             return Ok(());
         }

@@ -4,8 +4,10 @@
 //! have been lost, and a FIN tells by its own numbers what acknowledges it. So nothing is kept but
 //! which connections they were: they hold no buffers, and no place among the flows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use foldhash::HashMap;
 
 use super::FlowKey;
 

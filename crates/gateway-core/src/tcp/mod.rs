@@ -28,10 +28,10 @@ mod memory;
 mod recovery;
 mod terminator;
 
-use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
+use foldhash::HashMap;
 use slotmap::SlotMap;
 
 use crate::context::Context;
@@ -135,7 +135,7 @@ impl TcpFlows {
                     return Err(DropReason::UnknownPeer);
                 };
                 let taken = terminator.handle_packet(*now, packet.bytes, left, &mut |answer| {
-                    output.send(entry, answer);
+                    output.send(*now, entry, answer);
                 });
                 recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, terminator);
                 flow.last_heard = cx.now;
@@ -327,7 +327,7 @@ impl TcpFlows {
         } = cx;
         if let Some(entry) = peers.get(flow.peer) {
             terminator.poll_transmit(*now, &mut self.room, &mut |packet| {
-                output.send(entry, packet)
+                output.send(*now, entry, packet)
             });
         }
         if terminator.phase() == Phase::Closed {

@@ -49,10 +49,7 @@ pub(crate) struct Terminator {
 
 /// Room to work in, shared by all connections.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    long: Vec<u8>,
-    segment: Vec<u8>,
-}
+pub(crate) struct Room(Vec<u8>);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -437,14 +434,14 @@ impl TxToken for Outgoing<'_> {
             emit(packet);
             return result;
         };
-        let Room { long, segment } = room;
+        let Room(long) = room;
         if long.len() < len {
             long.resize(len, 0);
         }
         let packet = &mut long[..len];
         let result = f(packet);
         if let Ok(layout) = Layout::new(packet) {
-            cut(packet, &layout, segment_size.get().into(), segment, emit);
+            cut(packet, &layout, segment_size.get().into(), emit);
         }
         result
     }

@@ -1,6 +1,7 @@
 //! The WireGuard library behind its seam: two interfaces that speak to each other.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use popup_gateway_core::session::{Interface as _, Opened, Sealed, Sender, Session as _};
 use popup_gateway_core::{BoringInterface, BoringSession, DropReason};
@@ -35,7 +36,7 @@ fn packet(len: usize) -> Vec<u8> {
 
 fn initiation(session: &mut BoringSession) -> Vec<u8> {
     let mut out = [0; 2048];
-    match session.seal(&packet(40), &mut out) {
+    match session.seal(Instant::now(), &packet(40), &mut out) {
         Sealed::Handshake(len) => out[..len].to_vec(),
         other => panic!("expected a handshake, got {other:?}"),
     }
@@ -43,7 +44,7 @@ fn initiation(session: &mut BoringSession) -> Vec<u8> {
 
 fn reply(session: &mut BoringSession, datagram: &[u8]) -> Vec<u8> {
     let mut out = [0; 2048];
-    match session.open(CLIENT, datagram, &mut out) {
+    match session.open(Instant::now(), CLIENT, datagram, &mut out) {
         Opened::Reply(reply) => reply.to_vec(),
         other => panic!("expected a reply, got {other:?}"),
     }
@@ -55,7 +56,8 @@ fn establish(pair: &mut Pair) {
     let keepalive = reply(&mut pair.client_session, &response);
     let mut out = [0; 2048];
     assert_eq!(
-        pair.server_session.open(CLIENT, &keepalive, &mut out),
+        pair.server_session
+            .open(Instant::now(), CLIENT, &keepalive, &mut out),
         Opened::Keepalive
     );
 }
@@ -87,7 +89,8 @@ fn a_handshake_is_recognised_by_key_and_data_by_index() {
     let waited = out[..waited].to_vec();
     let mut opened = [0; 2048];
     assert_eq!(
-        pair.server_session.open(CLIENT, &waited, &mut opened),
+        pair.server_session
+            .open(Instant::now(), CLIENT, &waited, &mut opened),
         Opened::Packet(&mut packet(40))
     );
     assert!(pair.server_session.handshake_age().is_some());
@@ -100,18 +103,26 @@ fn a_replayed_handshake_and_replayed_data_are_dropped() {
     let response = reply(&mut pair.server_session, &first);
     reply(&mut pair.client_session, &response);
     let mut out = [0; 2048];
-    let replayed = pair.server_session.open(CLIENT, &first, &mut out);
+    let replayed = pair
+        .server_session
+        .open(Instant::now(), CLIENT, &first, &mut out);
     assert_eq!(replayed, Opened::Dropped(DropReason::HandshakeRejected));
 
     let mut sealed = [0; 2048];
-    let Sealed::Data(len) = pair.client_session.seal(&packet(100), &mut sealed) else {
+    let Sealed::Data(len) = pair
+        .client_session
+        .seal(Instant::now(), &packet(100), &mut sealed)
+    else {
         panic!("a session")
     };
     assert!(matches!(
-        pair.server_session.open(CLIENT, &sealed[..len], &mut out),
+        pair.server_session
+            .open(Instant::now(), CLIENT, &sealed[..len], &mut out),
         Opened::Packet(_)
     ));
-    let again = pair.server_session.open(CLIENT, &sealed[..len], &mut out);
+    let again = pair
+        .server_session
+        .open(Instant::now(), CLIENT, &sealed[..len], &mut out);
     assert_eq!(again, Opened::Dropped(DropReason::ReplayedPacket));
 }
 
@@ -134,7 +145,9 @@ fn a_handshake_for_another_key_or_with_another_preshared_key_fails() {
     let response = reply(&mut wrong.server_session, &first);
     let mut out = [0; 2048];
     assert!(matches!(
-        wrong.client_session.open(CLIENT, &response, &mut out),
+        wrong
+            .client_session
+            .open(Instant::now(), CLIENT, &response, &mut out),
         Opened::Dropped(_)
     ));
 }
@@ -162,7 +175,8 @@ fn under_load_a_handshake_is_answered_with_a_cookie_and_the_next_one_passes() {
     let mut out = [0; 2048];
     // The client takes the cookie without a word, and repeats it in its next handshake.
     assert!(!matches!(
-        pair.client_session.open(CLIENT, &reply, &mut out),
+        pair.client_session
+            .open(Instant::now(), CLIENT, &reply, &mut out),
         Opened::Dropped(_)
     ));
 }
@@ -172,14 +186,19 @@ fn damaged_and_truncated_datagrams_are_dropped() {
     let mut pair = pair(None, None);
     establish(&mut pair);
     let mut sealed = [0; 2048];
-    let Sealed::Data(len) = pair.client_session.seal(&packet(100), &mut sealed) else {
+    let Sealed::Data(len) = pair
+        .client_session
+        .seal(Instant::now(), &packet(100), &mut sealed)
+    else {
         panic!("a session")
     };
     let mut out = [0; 2048];
     for position in 0..len {
         let mut damaged = sealed[..len].to_vec();
         damaged[position] ^= 0x40;
-        let opened = pair.server_session.open(CLIENT, &damaged, &mut out);
+        let opened = pair
+            .server_session
+            .open(Instant::now(), CLIENT, &damaged, &mut out);
         assert!(
             matches!(opened, Opened::Dropped(_)),
             "byte {position}: {opened:?}"
@@ -188,14 +207,16 @@ fn damaged_and_truncated_datagrams_are_dropped() {
     for cut in 0..len {
         assert!(
             matches!(
-                pair.server_session.open(CLIENT, &sealed[..cut], &mut out),
+                pair.server_session
+                    .open(Instant::now(), CLIENT, &sealed[..cut], &mut out),
                 Opened::Dropped(_)
             ),
             "cut {cut}"
         );
     }
     assert!(matches!(
-        pair.server_session.open(CLIENT, &sealed[..len], &mut out),
+        pair.server_session
+            .open(Instant::now(), CLIENT, &sealed[..len], &mut out),
         Opened::Packet(_)
     ));
 }
@@ -217,7 +238,7 @@ proptest::proptest! {
         }
         let (mut cookie, mut out) = ([0; 148], [0; 2048]);
         let _ = pair.server.identify(CLIENT, &datagram, &mut cookie);
-        let opened = pair.server_session.open(CLIENT, &datagram, &mut out);
+        let opened = pair.server_session.open(Instant::now(), CLIENT, &datagram, &mut out);
         proptest::prop_assert!(matches!(opened, Opened::Dropped(_)), "{:?}", opened);
     }
 }

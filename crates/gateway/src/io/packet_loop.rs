@@ -100,7 +100,9 @@ impl PacketLoop {
             socket.register(poll.registry(), registry.insert(Owner::WireGuard(index)))?;
         }
         if let Some(raw) = &raw {
-            raw.register(poll.registry(), || registry.insert(Owner::Raw))?;
+            raw.register(poll.registry(), |number| {
+                registry.insert(Owner::Raw(number))
+            })?;
         }
         let waker = Waker::new(poll.registry(), registry.insert(Owner::Waker))?;
         let waker = Arc::new(waker);
@@ -143,6 +145,7 @@ impl PacketLoop {
             for owner in std::mem::take(&mut self.unfinished) {
                 self.handle_readable(now, owner);
             }
+            let mut frames = None;
             for event in &events {
                 match self.registry.owner(event.token()) {
                     Some(Owner::Waker) if !self.handle_inputs(now) => return,
@@ -151,8 +154,18 @@ impl PacketLoop {
                         self.splices
                             .handle_event(&mut self.gateway, now, flow, event)
                     }
+                    // Which sockets have frames must be known of all before one is read.
+                    Some(owner @ Owner::Raw(number)) => {
+                        if let Some(raw) = &mut self.raw {
+                            raw.handle_readable(number);
+                        }
+                        frames = Some(owner);
+                    }
                     Some(owner) => self.handle_readable(now, owner),
                 }
+            }
+            if let Some(frames) = frames {
+                self.handle_readable(now, frames);
             }
             if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
                 self.gateway.handle_timeout(now);
@@ -188,7 +201,7 @@ impl PacketLoop {
     fn handle_readable(&mut self, now: Instant, owner: Owner) {
         let more = match owner {
             Owner::WireGuard(index) => self.receive_datagrams(now, index),
-            Owner::Raw => self.receive_frames(now),
+            Owner::Raw(_) => self.receive_frames(now),
             Owner::Udp(mapping) => self.receive_udp(now, mapping),
             Owner::Echo(mapping) => {
                 self.echo

@@ -3,9 +3,9 @@
 //! Tokens are never used again, so an event that was under way when its socket was closed finds
 //! nothing instead of somebody else's socket.
 
-use std::collections::HashMap;
 use std::io;
 
+use foldhash::HashMap;
 use mio::event::Source;
 use mio::{Interest, Token};
 use popup_gateway_core::{EchoMapping, TcpFlow, UdpMapping};
@@ -15,7 +15,8 @@ use popup_gateway_core::{EchoMapping, TcpFlow, UdpMapping};
 pub(super) enum Owner {
     WireGuard(usize),
     Waker,
-    Raw,
+    /// One of the sockets that frames wait in, by number.
+    Raw(usize),
     Tcp(TcpFlow),
     Udp(UdpMapping),
     Echo(EchoMapping),

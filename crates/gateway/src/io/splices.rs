@@ -26,6 +26,9 @@ struct Splice {
     readable: bool,
     /// There may be room to write, in the same way.
     writable: bool,
+    /// The outside has said its last, though it may not have been read: no event tells of it
+    /// again.
+    ending: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +56,7 @@ impl Splices {
                     connected: false,
                     readable: false,
                     writable: false,
+                    ending: false,
                 };
                 self.0.insert(flow, splice);
             }
@@ -87,7 +91,8 @@ impl Splices {
                 Err(error) => return gateway.handle_tcp_failed(now, flow, failure(&error)),
             }
         }
-        splice.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        splice.ending |= event.is_read_closed() || event.is_error();
+        splice.readable |= event.is_readable() || splice.ending;
         splice.writable |= event.is_writable() || event.is_error();
         self.pump(gateway, now, flow);
     }
@@ -124,7 +129,11 @@ impl Splices {
                     (splice.readable, finished) = (false, true);
                     0
                 }
-                Ok(read) => read,
+                Ok(read) => {
+                    // What comes after a read that left room is told by another event.
+                    splice.readable = read == room.len() || splice.ending;
+                    read
+                }
                 Err(error) => {
                     splice.readable = error.kind() == ErrorKind::Interrupted;
                     broken =

@@ -1,7 +1,7 @@
 //! A session that encrypts nothing: the double behind the WireGuard seam.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use popup_gateway_core::DropReason;
 use popup_gateway_core::session::{Interface, OVERHEAD, Opened, Sealed, Sender, Session};
@@ -69,7 +69,7 @@ impl Interface for Plain {
 }
 
 impl Session for PlainSession {
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Sealed {
+    fn seal(&mut self, _: Instant, packet: &[u8], out: &mut [u8]) -> Sealed {
         if !self.established {
             return Sealed::Waiting;
         }
@@ -79,7 +79,13 @@ impl Session for PlainSession {
         Sealed::Data(HEADER + packet.len())
     }
 
-    fn open<'a>(&mut self, _: IpAddr, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a> {
+    fn open<'a>(
+        &mut self,
+        _: Instant,
+        _: IpAddr,
+        datagram: &[u8],
+        out: &'a mut [u8],
+    ) -> Opened<'a> {
         if datagram[0] == INITIATION {
             self.established = true;
             out[0] = RESPONSE;
@@ -100,7 +106,7 @@ impl Session for PlainSession {
         None
     }
 
-    fn handle_tick(&mut self, _: &mut [u8]) -> Option<usize> {
+    fn handle_tick(&mut self, _: Instant, _: &mut [u8]) -> Option<usize> {
         None
     }
 

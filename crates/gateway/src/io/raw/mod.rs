@@ -174,9 +174,14 @@ impl RawPath {
     pub(super) fn register(
         &self,
         registry: &mio::Registry,
-        token: impl FnMut() -> mio::Token,
+        token: impl FnMut(usize) -> mio::Token,
     ) -> io::Result<()> {
         self.frames.queue.register(registry, token)
+    }
+
+    /// Notes that something has arrived at one of its sockets.
+    pub(super) fn handle_readable(&mut self, number: usize) {
+        self.frames.queue.handle_readable(number);
     }
 
     /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.

@@ -8,6 +8,7 @@
 //!
 //! Invariant: frames are read in the order in which they came. The kernel returns to a socket only
 //! after all others; so a socket is read until it is empty, and left for the next one that is not.
+//! Which are not is known from events (edge-triggered), without asking for it.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -39,6 +40,8 @@ pub(super) struct ReceiveQueue {
     sockets: Vec<Socket>,
     /// Where the oldest frames are.
     current: usize,
+    /// Of each socket, whether there may be frames.
+    readable: [bool; MOST],
 }
 
 impl ReceiveQueue {
@@ -49,6 +52,7 @@ impl ReceiveQueue {
         let mut queue = Self {
             sockets: vec![first],
             current: 0,
+            readable: [false; MOST],
         };
         let wanted = WANTED_BYTES.div_ceil(granted).min(MOST);
         if wanted > 1
@@ -92,19 +96,29 @@ impl ReceiveQueue {
             .try_for_each(|socket| socket.attach_filter(filter))
     }
 
-    /// Has `registry` tell of each socket.
+    /// Has `registry` tell of each socket by number, for [`Self::handle_readable`].
     pub(super) fn register(
         &self,
         registry: &mio::Registry,
-        mut token: impl FnMut() -> mio::Token,
+        mut token: impl FnMut(usize) -> mio::Token,
     ) -> io::Result<()> {
-        self.sockets.iter().try_for_each(|socket| {
-            registry.register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                token(),
-                Interest::READABLE,
-            )
-        })
+        self.sockets
+            .iter()
+            .enumerate()
+            .try_for_each(|(number, socket)| {
+                registry.register(
+                    &mut SourceFd(&socket.as_raw_fd()),
+                    token(number),
+                    Interest::READABLE,
+                )
+            })
+    }
+
+    /// Notes that something has arrived at a socket.
+    pub(super) fn handle_readable(&mut self, number: usize) {
+        if let Some(readable) = self.readable.get_mut(number) {
+            *readable = true;
+        }
     }
 
     /// Reads the oldest frame; `None` when there is none, otherwise its length, which is longer
@@ -114,7 +128,7 @@ impl ReceiveQueue {
         loop {
             match recv(&self.sockets[self.current], &mut *buffer, RecvFlags::TRUNC) {
                 Ok((_, len)) => return Some(Ok(len)),
-                Err(rustix::io::Errno::AGAIN) => {}
+                Err(rustix::io::Errno::AGAIN) => self.readable[self.current] = false,
                 Err(error) => return Some(Err(error.into())),
             }
             // Once a later socket has a frame, this one gets no more: it is left when it is empty
@@ -126,24 +140,15 @@ impl ReceiveQueue {
         }
     }
 
-    /// The first socket after the current one that has a frame.
+    /// The first socket after the current one that may have a frame.
     fn following(&self) -> Option<usize> {
         let count = self.sockets.len();
-        if count == 1 {
-            return None;
-        }
-        let ready = self.ready(Duration::ZERO);
         let mut others = (1..count).map(|step| (self.current + step) % count);
-        others.find(|index| ready[*index])
+        others.find(|number| self.readable[*number])
     }
 
-    /// Waits until there is something to read; false when patience ends first.
-    pub(super) fn wait(&self, patience: Duration) -> bool {
-        self.ready(patience).contains(&true)
-    }
-
-    /// Which sockets have a frame, at the latest when patience ends.
-    fn ready(&self, patience: Duration) -> [bool; MOST] {
+    /// Waits until there is something to read, without a registry; false when patience ends first.
+    pub(super) fn wait(&mut self, patience: Duration) -> bool {
         let socket = |index: usize| &self.sockets[index.min(self.sockets.len() - 1)];
         let mut fds: [PollFd<'_>; MOST] =
             std::array::from_fn(|index| PollFd::new(socket(index), PollFlags::IN));
@@ -153,7 +158,8 @@ impl ReceiveQueue {
         };
         let count = self.sockets.len();
         let _ = poll(&mut fds[..count], Some(&patience));
-        fds.map(|fd| !fd.revents().is_empty())
+        self.readable = fds.map(|fd| !fd.revents().is_empty());
+        self.readable.contains(&true)
     }
 
     /// The socket to send with.
