@@ -437,6 +437,11 @@ impl<I: Interface> Gateway<I> {
 
     /// The next thing to do.
     pub fn poll_command(&mut self) -> Option<Command<'_>> {
+        if self.output.commands.is_empty()
+            && let Some(flow) = self.tcp.next_turn()
+        {
+            return Some(Command::TcpReady { flow });
+        }
         self.output.commands.pop()
     }
 }

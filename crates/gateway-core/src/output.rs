@@ -35,7 +35,8 @@ pub enum Command<'a> {
         /// Where to.
         destination: SocketAddrV4,
     },
-    /// There is something to write to the outside, or room for what it sends.
+    /// There is something to write to the outside, or room for what it sends, and it is this
+    /// connection's turn.
     TcpReady {
         /// Whose.
         flow: TcpFlow,
@@ -173,6 +174,10 @@ impl Commands {
         let start = self.payloads.len();
         self.payloads.extend_from_slice(payload);
         start..self.payloads.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Command<'_>> {

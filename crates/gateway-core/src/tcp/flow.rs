@@ -35,8 +35,10 @@ pub(super) struct Flow {
     pub(super) released: bool,
     /// The outside has more, and there was no room.
     pub(super) wants_room: bool,
-    /// The shell has been told and has not come yet.
-    pub(super) ready_announced: bool,
+    /// It is among those that wait for their turn.
+    pub(super) waits_for_turn: bool,
+    /// Bytes that it may still read in its turn; what an idle outside leaves is kept.
+    pub(super) turn_left: usize,
     /// It is among those that [`super::TcpFlows::flush`] looks at.
     pub(super) unsettled: bool,
     /// Bytes its buffers are counted for.
@@ -64,7 +66,8 @@ impl Flow {
             released: false,
             // The outside may speak first: the shell is told as soon as there is room at all.
             wants_room: true,
-            ready_announced: false,
+            waits_for_turn: false,
+            turn_left: 0,
             unsettled: false,
             buffer_bytes: 0,
             armed: None,

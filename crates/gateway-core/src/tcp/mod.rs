@@ -27,6 +27,7 @@ mod lingering;
 mod memory;
 mod recovery;
 mod terminator;
+mod turns;
 
 use std::net::SocketAddrV4;
 use std::time::Instant;
@@ -45,6 +46,7 @@ use flow::{Flow, State};
 use lingering::Lingering;
 use memory::CHUNK;
 use terminator::{Phase, Room, Terminator};
+use turns::{QUANTUM, Turns};
 
 /// A buffer of one direction, in bytes of address space: enough for 800 Mbit/s at 40 ms.
 const BUFFER: usize = 4 * 1024 * 1024;
@@ -77,6 +79,7 @@ pub(crate) struct TcpFlows {
     /// Bytes of memory that buffers have touched.
     buffer_bytes: usize,
     room: Room,
+    turns: Turns,
 }
 
 impl TcpFlows {
@@ -85,7 +88,20 @@ impl TcpFlows {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        let times = [self.timers.next(), self.turns.next_round()];
+        times.into_iter().flatten().min()
+    }
+
+    /// The connection that is to be served next.
+    pub(crate) fn next_turn(&mut self) -> Option<TcpFlow> {
+        while let Some(id) = self.turns.pop() {
+            if let Some(flow) = self.flows.get_mut(id) {
+                flow.waits_for_turn = false;
+                flow.turn_left = QUANTUM;
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// Takes a segment of a peer.
@@ -244,7 +260,6 @@ impl TcpFlows {
         take: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
         let flow = self.flows.get_mut(id)?;
-        flow.ready_announced = false;
         let State::Open(terminator) = &mut flow.state else {
             return None;
         };
@@ -256,7 +271,8 @@ impl TcpFlows {
         Some(taken)
     }
 
-    /// Lends room for what the outside sends to `fill`. `None` when there is none.
+    /// Lends room for what the outside sends to `fill`. `None` when there is none, or when it is
+    /// another's turn.
     pub(crate) fn send(
         &mut self,
         limits: &Limits,
@@ -265,16 +281,18 @@ impl TcpFlows {
         fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
         let flow = self.flows.get_mut(id)?;
-        flow.ready_announced = false;
         let State::Open(terminator) = &mut flow.state else {
             return None;
         };
         let left = limits.tcp_buffer_bytes.saturating_sub(self.buffer_bytes);
-        if !terminator.has_room(left) {
+        if flow.turn_left == 0 || !terminator.has_room(left) {
             flow.wants_room = true;
+            self.unsettle(id);
             return None;
         }
-        let filled = terminator.send(now, left, fill);
+        let filled = terminator.send(now, left, flow.turn_left, fill);
+        flow.turn_left = flow.turn_left.saturating_sub(filled);
+        self.turns.spend(filled);
         recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, terminator);
         flow.wants_room = false;
         if filled > 0 {
@@ -309,6 +327,7 @@ impl TcpFlows {
 
     /// Sends what is due and says what the shell has to do, for every flow that had input.
     pub(crate) fn flush<S: Session>(&mut self, cx: &mut Context<'_, S>) {
+        self.turns.begin_round(cx.now);
         while let Some(id) = self.unsettled.pop() {
             self.settle(cx, id);
         }
@@ -340,9 +359,9 @@ impl TcpFlows {
         }
         let left = cx.limits.tcp_buffer_bytes.saturating_sub(self.buffer_bytes);
         let useful = terminator.has_received() || (flow.wants_room && terminator.has_room(left));
-        if useful && !flow.ready_announced && !flow.released {
-            flow.ready_announced = true;
-            output.commands.push(Command::TcpReady { flow: id });
+        if useful && !flow.waits_for_turn && !flow.released {
+            flow.waits_for_turn = true;
+            self.turns.push(flow.peer, id);
         }
         let lingers = terminator.phase() == Phase::Lingering;
         if terminator.peer_has_finished() && !flow.peer_finished {

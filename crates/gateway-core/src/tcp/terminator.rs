@@ -23,7 +23,10 @@ const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(
 
 /// Packets sent at once. A client's socket holds about 90 datagrams unread (`rmem_default`), and
 /// the library beneath recovers from a burst that overflows it only by time-outs.
-const MAX_BURST: usize = 32;
+pub(super) const MAX_BURST: usize = 32;
+
+/// Bytes of IP and TCP header without options, as the library sends data.
+const HEADERS: usize = 20 + 20;
 
 /// Longest IPv4 packet.
 const MAX_PACKET: usize = 65_535;
@@ -277,14 +280,22 @@ impl Terminator {
             .unwrap_or(0)
     }
 
-    /// Lends room for what the peer shall get; `fill` says how much of it is filled.
+    /// Lends room for what the peer shall get, at most `most` bytes of it; `fill` says how much is
+    /// filled.
     pub(crate) fn send(
         &mut self,
         now: Instant,
         left: usize,
+        most: usize,
         fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> usize {
-        let allowed = self.flight.room().min(self.sending.room(left));
+        let allowed = self.flight.room().min(self.sending.room(left)).min(most);
+        // Whole segments: a short one in between would cost as much as a long one.
+        let segment = self.mtu.saturating_sub(HEADERS).max(1);
+        let allowed = match allowed % segment {
+            rest if rest < allowed => allowed - rest,
+            _ => allowed,
+        };
         let socket = self.socket_mut();
         if allowed == 0 || !socket.can_send() {
             return 0;
