@@ -51,6 +51,10 @@ use turns::{QUANTUM, Turns};
 /// A buffer of one direction, in bytes of address space: enough for 800 Mbit/s at 40 ms.
 const BUFFER: usize = 4 * 1024 * 1024;
 
+/// Ends of connections that are kept for others: most connections are short, and what it takes to
+/// make one is much of what they cost.
+const MOST_SPARE: usize = 64;
+
 /// Why the outside did not accept a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFailure {
@@ -80,6 +84,8 @@ pub(crate) struct TcpFlows {
     buffer_bytes: usize,
     room: Room,
     turns: Turns,
+    #[expect(clippy::vec_box, reason = "flows hold boxes, which move in and out")]
+    spare: Vec<Box<Terminator>>,
 }
 
 impl TcpFlows {
@@ -218,9 +224,12 @@ impl TcpFlows {
             .get(flow.peer)
             .map_or(popup_model::MIN_MTU, |entry| entry.spec.mtu);
         let seed = cx.random();
-        let terminator = Terminator::accept(cx.now, flow.outside, mtu, BUFFER, seed, syn);
+        let spare = self.spare.pop();
+        let mut terminator =
+            spare.unwrap_or_else(|| Box::new(Terminator::new(cx.now, BUFFER, seed)));
+        terminator.accept(cx.now, flow.outside, mtu, syn);
         recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, &terminator);
-        flow.state = State::Open(Box::new(terminator));
+        flow.state = State::Open(terminator);
         flow.last_heard = cx.now;
         if let Some(entry) = cx.peers.get(flow.peer) {
             entry.half_open = entry.half_open.saturating_sub(1);
@@ -364,13 +373,13 @@ impl TcpFlows {
             self.turns.push(flow.peer, id);
         }
         let lingers = terminator.phase() == Phase::Lingering;
-        if terminator.peer_has_finished() && !flow.peer_finished {
-            flow.peer_finished = true;
-            output.commands.push(Command::TcpShutdown { flow: id });
-        }
+        let finishes = terminator.peer_has_finished() && !flow.peer_finished;
+        flow.peer_finished |= finishes;
         if flow.finished() && !flow.released {
             flow.released = true;
             output.commands.push(Command::TcpClose { flow: id });
+        } else if finishes {
+            output.commands.push(Command::TcpShutdown { flow: id });
         }
         if lingers && flow.finished() {
             let key = flow.key();
@@ -418,10 +427,17 @@ impl TcpFlows {
         self.by_key.remove(&flow.key());
         self.timers.disarm(&mut flow.armed, id);
         self.buffer_bytes -= flow.buffer_bytes;
-        if let State::Connecting { .. } = flow.state
-            && let Some(entry) = cx.peers.get(flow.peer)
-        {
-            entry.half_open = entry.half_open.saturating_sub(1);
+        match flow.state {
+            State::Connecting { .. } => {
+                if let Some(entry) = cx.peers.get(flow.peer) {
+                    entry.half_open = entry.half_open.saturating_sub(1);
+                }
+            }
+            State::Open(terminator) => {
+                if terminator.is_light() && self.spare.len() < MOST_SPARE {
+                    self.spare.push(terminator);
+                }
+            }
         }
         cx.release_flow(flow.peer);
         if !flow.released {

@@ -8,7 +8,7 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use super::flight::Flight;
-use super::memory::Touched;
+use super::memory::{CHUNK, Touched};
 use super::recovery::{Duplicates, Stall};
 use crate::DropReason;
 use crate::packet::{Layout, TcpFlags, cut, fill_checksum};
@@ -41,6 +41,7 @@ pub(crate) struct Terminator {
     handle: SocketHandle,
     started: Instant,
     mtu: usize,
+    capacity: usize,
     sending: Touched,
     receiving: Touched,
     flight: Flight,
@@ -79,64 +80,75 @@ impl std::fmt::Debug for Terminator {
 }
 
 impl Terminator {
-    /// Answers `syn`, which a peer sent to `outside`, with buffers of `capacity` bytes each way.
-    pub(crate) fn accept(
-        now: Instant,
-        outside: SocketAddrV4,
-        mtu: u16,
-        capacity: usize,
-        seed: u64,
-        syn: &[u8],
-    ) -> Self {
+    /// One that is nobody's yet, with buffers of `capacity` bytes each way.
+    pub(crate) fn new(now: Instant, capacity: usize, seed: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
-        let mtu = usize::from(mtu);
+        let mtu = usize::from(popup_model::MIN_MTU);
         let mut link = Link {
             mtu,
             incoming: None,
             room: &mut Room::default(),
             emit: &mut |_| {},
         };
-        let mut interface = Interface::new(config, &mut link, smoltcp::time::Instant::ZERO);
-        interface.update_ip_addrs(|addresses| {
-            // A prefix of 0 puts every peer on the link: no route is needed.
-            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(*outside.ip(), 0)));
-        });
+        let interface = Interface::new(config, &mut link, smoltcp::time::Instant::ZERO);
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; capacity]),
             SocketBuffer::new(vec![0; capacity]),
         );
         // `Flight` takes its place: it follows the measured path and not the losses.
         socket.set_congestion_control(CongestionControl::None);
-        socket.set_ack_delay(Some(ACK_DELAY));
         // The outside end decides what is worth a segment; waiting here would add its delay twice.
         socket.set_nagle_enabled(false);
-        let endpoint = IpListenEndpoint {
-            addr: Some((*outside.ip()).into()),
-            port: outside.port(),
-        };
-        let listening = socket.listen(endpoint);
-        debug_assert!(
-            listening.is_ok(),
-            "a fresh socket can listen on a port that is not 0"
-        );
         let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
         let handle = sockets.add(socket);
-        let mut terminator = Self {
+        Self {
             interface,
             sockets,
             handle,
             started: now,
             mtu,
+            capacity,
             sending: Touched::new(capacity),
             receiving: Touched::new(capacity),
             flight: Flight::new(capacity),
             duplicates: Duplicates::default(),
             stall: Stall::default(),
             end_unanswered: false,
-        };
-        terminator.take_packet(now, syn, &mut |_| {});
-        terminator
+        }
+    }
+
+    /// Answers `syn`, which a peer sent to `outside`. What it was before is over.
+    pub(crate) fn accept(&mut self, now: Instant, outside: SocketAddrV4, mtu: u16, syn: &[u8]) {
+        self.mtu = usize::from(mtu);
+        self.sending = Touched::new(self.capacity);
+        self.receiving = Touched::new(self.capacity);
+        self.flight = Flight::new(self.capacity);
+        self.duplicates = Duplicates::default();
+        self.stall = Stall::default();
+        self.end_unanswered = false;
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            // A prefix of 0 puts every peer on the link: no route is needed.
+            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(*outside.ip(), 0)));
+        });
+        let socket = self.socket_mut();
+        socket.abort();
+        socket.set_ack_delay(Some(ACK_DELAY));
+        let listening = socket.listen(IpListenEndpoint {
+            addr: Some((*outside.ip()).into()),
+            port: outside.port(),
+        });
+        debug_assert!(
+            listening.is_ok(),
+            "a closed socket can listen on a port that is not 0"
+        );
+        self.take_packet(now, syn, &mut |_| {});
+    }
+
+    /// Whether it holds so little memory that it may be kept for another connection.
+    pub(crate) fn is_light(&self) -> bool {
+        self.buffer_bytes() <= 4 * CHUNK
     }
 
     /// Bytes of memory its buffers have touched.

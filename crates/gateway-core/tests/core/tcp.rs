@@ -266,6 +266,36 @@ fn any_number_of_short_connections_fits_below_the_limit() {
 }
 
 #[test]
+fn a_connection_finds_nothing_of_those_before_it_however_they_ended() {
+    let mut world = World::new(1);
+    for round in 0..9 {
+        let greeting = pattern(3000 + 500 * round);
+        world.outside.connections.clear();
+        world.outside.greeting = greeting.clone();
+        let handle = open(&mut world);
+        let sent = pattern(1000 + 300 * round);
+        let got = exchange(&mut world, handle, &sent, greeting.len(), 5 * SECOND);
+        assert_eq!(got, greeting, "round {round}");
+        assert_eq!(world.outside.only().received, sent, "round {round}");
+        // With something still under way.
+        world.clients[0].tcp(handle).send_slice(b"more").unwrap();
+        match round % 3 {
+            0 => world.clients[0].tcp(handle).abort(),
+            1 => world.clients[0].tcp(handle).close(),
+            _ => {
+                let flow = *world.outside.connections.keys().next().unwrap();
+                world.gateway.handle_tcp_reset(flow);
+            }
+        }
+        if round % 3 == 1 {
+            let flow = *world.outside.connections.keys().next().unwrap();
+            world.gateway.handle_tcp_finished(flow);
+        }
+        assert!(world.run_until(5 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
+    }
+}
+
+#[test]
 fn a_port_may_be_used_again_at_once() {
     let mut world = World::new(1);
     for _ in 0..3 {

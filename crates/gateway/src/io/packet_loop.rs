@@ -302,8 +302,8 @@ impl PacketLoop {
             }
             Command::TcpReady { flow } => self.splices.pump(gateway, now, flow),
             Command::TcpShutdown { flow } => self.splices.shutdown(flow),
-            Command::TcpClose { flow } => self.splices.close(poll, registry, flow, false),
-            Command::TcpReset { flow } => self.splices.close(poll, registry, flow, true),
+            Command::TcpClose { flow } => self.splices.close(registry, flow, false),
+            Command::TcpReset { flow } => self.splices.close(registry, flow, true),
             Command::UdpOpen { mapping } => self.udp.open(gateway, poll, registry, mapping),
             Command::UdpSend {
                 mapping,

@@ -75,7 +75,7 @@ impl Splices {
             return;
         };
         if !splice.connected {
-            match outcome(&splice.stream) {
+            match outcome(&splice.stream, event) {
                 Ok(false) => return,
                 Ok(true) => {
                     splice.connected = true;
@@ -159,34 +159,27 @@ impl Splices {
     }
 
     /// Releases the socket; `abort` lets the outside see a reset instead of an end.
-    pub(super) fn close(
-        &mut self,
-        poll: &mio::Registry,
-        registry: &mut Registry,
-        flow: TcpFlow,
-        abort: bool,
-    ) {
-        let Some(mut splice) = self.0.remove(flow) else {
+    pub(super) fn close(&mut self, registry: &mut Registry, flow: TcpFlow, abort: bool) {
+        let Some(splice) = self.0.remove(flow) else {
             return;
         };
         if abort {
             let _ = SockRef::from(&splice.stream).set_linger(Some(Duration::ZERO));
         }
-        let _ = poll.deregister(&mut splice.stream);
+        // The kernel forgets a socket that is closed (epoll(7), Q6).
         registry.remove(splice.token);
     }
 }
 
-/// Whether a connect has succeeded; `false` while it is under way.
-fn outcome(stream: &TcpStream) -> io::Result<bool> {
-    if let Some(error) = stream.take_error()? {
+/// Whether a connect has succeeded; `false` while it is under way, when a socket cannot be written
+/// to (`tcp_poll` in Linux).
+fn outcome(stream: &TcpStream, event: &Event) -> io::Result<bool> {
+    if event.is_error()
+        && let Some(error) = stream.take_error()?
+    {
         return Err(error);
     }
-    match stream.peer_addr() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(event.is_writable())
 }
 
 fn failure(error: &io::Error) -> ConnectFailure {
