@@ -85,6 +85,8 @@ drop_reasons! {
     SendFailed => "send_failed",
     /// A packet for a peer that has no session or no endpoint.
     PeerNotConnected => "peer_not_connected",
+    /// More arrives for a peer than the processor can send on, and its share of the queue is full.
+    Overload => "overload",
     /// The output queue is full.
     TransmitOverflow => "transmit_overflow",
 }

@@ -23,6 +23,7 @@ mod shard;
 mod tcp;
 mod timers;
 mod transmit;
+mod turns;
 mod udp;
 
 pub use boring::{BoringInterface, BoringSession};

@@ -51,24 +51,67 @@ impl Nat {
         received: Received,
     ) -> Result<(), DropReason> {
         match IpProtocol::from(packet[9]) {
-            IpProtocol::Tcp | IpProtocol::Udp => self.take_segment(cx, packet, received),
+            IpProtocol::Tcp | IpProtocol::Udp => self.take_in_turn(cx, packet, received),
             IpProtocol::Icmp => self.take_message(cx, packet),
             _ => Ok(()),
         }
     }
 
-    fn take_segment<S: Session>(
+    /// Takes a segment now, or when it is its peer's turn.
+    fn take_in_turn<S: Session>(
         &mut self,
         cx: &mut Context<'_, S>,
         packet: &mut [u8],
         received: Received,
     ) -> Result<(), DropReason> {
         let layout = Layout::new(packet)?;
-        let (protocol, port) = (layout.protocol, layout.destination.port());
+        let id = self.binding_of(&layout)?;
+        self.backlog.begin_round(cx.now);
+        if self.backlog.passes(packet.len()) {
+            return self.take_segment(cx, id, layout, packet, received);
+        }
+        let peer = self.bindings.get(id).map(|binding| binding.peer);
+        match self
+            .backlog
+            .push(peer.ok_or(DropReason::Unsolicited)?, packet, received)
+        {
+            true => Ok(()),
+            false => Err(DropReason::Overload),
+        }
+    }
+
+    /// Takes what has waited, as far as the round goes.
+    pub(super) fn take_backlog<S: Session>(&mut self, cx: &mut Context<'_, S>) {
+        self.backlog.begin_round(cx.now);
+        while let Some(mut waiting) = self.backlog.pop() {
+            let (packet, received) = (&mut waiting.packet[..], waiting.received);
+            let taken = Layout::new(packet).and_then(|layout| {
+                let id = self.binding_of(&layout)?;
+                self.take_segment(cx, id, layout, packet, received)
+            });
+            if let Err(reason) = taken {
+                cx.output.drop(reason);
+            }
+            self.backlog.recycle(waiting);
+        }
+    }
+
+    fn binding_of(&self, layout: &Layout) -> Result<BindingId, DropReason> {
+        let port = layout.destination.port();
         let id = self
             .bindings
-            .of_outside(protocol, port, layout.source)
-            .ok_or(DropReason::Unsolicited)?;
+            .of_outside(layout.protocol, port, layout.source);
+        id.ok_or(DropReason::Unsolicited)
+    }
+
+    fn take_segment<S: Session>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        id: BindingId,
+        layout: Layout,
+        packet: &mut [u8],
+        received: Received,
+    ) -> Result<(), DropReason> {
         self.note(cx, id, End::Outside, layout.flags);
         self.check_length(cx, id, packet, &layout, received)?;
         let Some(binding) = self.bindings.get(id) else {

@@ -8,9 +8,12 @@
 //! congestion control, window and loss recovery work from end to end. What arrives for no binding
 //! is ignored.
 //!
+//! Where packets arrive faster than they can be encrypted, they wait by peer ([`backlog`]).
+//!
 //! Segments of a connection leave many in one packet where they follow each other ([`frames`]), and
 //! what arrives many in one is cut for the tunnel ([`crate::packet::cut`]).
 
+mod backlog;
 mod bindings;
 mod frame;
 mod frames;
@@ -33,6 +36,7 @@ use crate::packet::{Protocol, TcpFlags};
 use crate::peers::PeerIndex;
 use crate::reassembly::Reassembly;
 use crate::session::Session;
+use backlog::Backlog;
 use bindings::{BindingId, Bindings, End, NewBinding};
 use frames::FrameQueue;
 use ports::Ports;
@@ -45,6 +49,7 @@ pub(crate) struct Nat {
     bindings: Bindings,
     ports: Ports,
     frames: FrameQueue,
+    backlog: Backlog,
     /// Fragments from outside.
     reassembly: Reassembly,
     scratch: Vec<u8>,
@@ -57,6 +62,7 @@ impl Nat {
             settings,
             bindings: Bindings::default(),
             frames: FrameQueue::default(),
+            backlog: Backlog::default(),
             reassembly: Reassembly::default(),
             scratch: Vec::new(),
         }
@@ -68,7 +74,8 @@ impl Nat {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.bindings.next_timeout()
+        let times = [self.bindings.next_timeout(), self.backlog.next_round()];
+        times.into_iter().flatten().min()
     }
 
     /// Ends what is over.
@@ -78,8 +85,9 @@ impl Nat {
         }
     }
 
-    /// Keeps what is over within its bounds.
+    /// Takes what has waited, as far as the round goes, and keeps what is over within its bounds.
     pub(crate) fn flush<S: Session>(&mut self, cx: &mut Context<'_, S>) {
+        self.take_backlog(cx);
         while let Some(id) = self.bindings.surplus() {
             self.remove(cx, id);
         }

@@ -27,7 +27,6 @@ mod lingering;
 mod memory;
 mod recovery;
 mod terminator;
-mod turns;
 
 use std::net::SocketAddrV4;
 use std::time::Instant;
@@ -41,15 +40,22 @@ use crate::packet::{Parsed, Unreachable, acknowledgement_of_end, ports_and_flags
 use crate::peers::PeerIndex;
 use crate::session::Session;
 use crate::timers::Timers;
+use crate::turns::{QUANTUM, Turns};
 use crate::{DropReason, Limits};
 use flow::{Flow, State};
 use lingering::Lingering;
 use memory::CHUNK;
-use terminator::{Phase, Room, Terminator};
-use turns::{QUANTUM, Turns};
+use terminator::{MAX_BURST, Phase, Room, Terminator};
 
 /// A buffer of one direction, in bytes of address space: enough for 800 Mbit/s at 40 ms.
 const BUFFER: usize = 4 * 1024 * 1024;
+
+/// Bytes that a connection reads from the outside in its turn, and which are then encrypted: what
+/// may be sent to a peer in one burst, in segments that fill a tunnel of 1420 bytes.
+///
+/// Windows would decide otherwise who gets the processor's time, and the widest would stay the
+/// widest.
+const TURN: usize = MAX_BURST * (1420 - 40);
 
 /// Ends of connections that are kept for others: most connections are short, and what it takes to
 /// make one is much of what they cost.
@@ -83,7 +89,7 @@ pub(crate) struct TcpFlows {
     /// Bytes of memory that buffers have touched.
     buffer_bytes: usize,
     room: Room,
-    turns: Turns,
+    turns: Turns<TcpFlow>,
     #[expect(clippy::vec_box, reason = "flows hold boxes, which move in and out")]
     spare: Vec<Box<Terminator>>,
 }
@@ -100,10 +106,10 @@ impl TcpFlows {
 
     /// The connection that is to be served next.
     pub(crate) fn next_turn(&mut self) -> Option<TcpFlow> {
-        while let Some(id) = self.turns.pop() {
+        while let Some(id) = self.turns.pop(|_| QUANTUM) {
             if let Some(flow) = self.flows.get_mut(id) {
                 flow.waits_for_turn = false;
-                flow.turn_left = QUANTUM;
+                flow.turn_left = TURN;
                 return Some(id);
             }
         }

@@ -22,8 +22,9 @@ use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
 /// Calls of `recvmmsg` on one socket before others have their turn.
 const TURN: usize = 8;
 
-/// Bytes of frames that are read before the core's answers to them leave.
-const FRAMES_AT_ONCE: usize = 256 * 1024;
+/// Bytes of frames that are read before the core's answers to them leave. More than the core sends
+/// on in a round: what it has not seen, it cannot share out.
+const FRAMES_AT_ONCE: usize = 1024 * 1024;
 
 /// What may wait to be taken over by a loop.
 const HANDOVERS: usize = 1024;

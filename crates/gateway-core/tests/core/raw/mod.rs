@@ -2,6 +2,7 @@
 
 mod icmp;
 mod network;
+mod overload;
 mod tcp;
 mod translation;
 

@@ -1,0 +1,167 @@
+//! Packets from the network that arrive faster than they can be sent on.
+//!
+//! Invariant: packets of one peer are taken in the order in which they came; while any peer's wait,
+//! nobody's pass by. Where packets wait, the processor is the bottleneck, and it drops like a router
+//! that queues fairly (RFC 8290, section 1.2): a peer whose share of the queue is full loses what comes
+//! for it, and nobody else does.
+
+use std::time::Instant;
+
+use super::frame::Received;
+use crate::peers::PeerIndex;
+use crate::turns::Turns;
+
+/// Bytes that may wait for all peers.
+const MOST: usize = 2 * 1024 * 1024;
+
+/// Bytes that may wait for each, however many they are: two of the longest packets.
+const LEAST_SHARE: usize = 128 * 1024;
+
+/// Buffers kept for reuse.
+const MOST_SPARE: usize = 32;
+
+/// A packet that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) packet: Vec<u8>,
+    pub(super) received: Received,
+    peer: PeerIndex,
+}
+
+/// Those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    turns: Turns<Waiting>,
+    /// Bytes that wait, by peer.
+    bytes: Vec<usize>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Backlog {
+    /// Begins a round, unless there is one at this time.
+    pub(super) fn begin_round(&mut self, now: Instant) {
+        self.turns.begin_round(now);
+    }
+
+    /// Whether a packet of so many bytes may be taken at once; then it is counted for the round.
+    pub(super) fn passes(&mut self, bytes: usize) -> bool {
+        let passes = self.turns.peers() == 0 && self.turns.in_round();
+        if passes {
+            self.turns.spend(bytes);
+        }
+        passes
+    }
+
+    /// Lets a packet wait. False when its peer's share is full.
+    pub(super) fn push(&mut self, peer: PeerIndex, packet: &[u8], received: Received) -> bool {
+        let index = peer.0 as usize;
+        if self.bytes.len() <= index {
+            self.bytes.resize(index + 1, 0);
+        }
+        let share = (MOST / self.turns.peers().max(1)).max(LEAST_SHARE);
+        let bytes = &mut self.bytes[index];
+        if *bytes + packet.len() > share {
+            return false;
+        }
+        *bytes += packet.len();
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.extend_from_slice(packet);
+        let waiting = Waiting {
+            packet: buffer,
+            received,
+            peer,
+        };
+        self.turns.push(peer, waiting);
+        true
+    }
+
+    /// The packet that is taken next; to be given back with [`Self::recycle`].
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.turns.pop(|waiting| waiting.packet.len())?;
+        self.turns.spend(waiting.packet.len());
+        if let Some(bytes) = self.bytes.get_mut(waiting.peer.0 as usize) {
+            *bytes -= waiting.packet.len();
+        }
+        Some(waiting)
+    }
+
+    pub(super) fn recycle(&mut self, mut waiting: Waiting) {
+        if self.spare.len() < MOST_SPARE {
+            waiting.packet.clear();
+            self.spare.push(waiting.packet);
+        }
+    }
+
+    /// When the next round is due: at once, if a packet waits.
+    pub(super) fn next_round(&self) -> Option<Instant> {
+        self.turns.next_round()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turns::ROUND;
+
+    const FRAME: usize = 60_000;
+
+    fn push(backlog: &mut Backlog, peer: u32, mark: u8) -> bool {
+        let received = Received::default();
+        backlog.push(PeerIndex(peer), &[mark; FRAME], received)
+    }
+
+    fn pop_all(backlog: &mut Backlog, now: &mut Instant) -> Vec<u8> {
+        let mut marks = Vec::new();
+        while backlog.next_round().is_some() {
+            *now += std::time::Duration::from_millis(1);
+            backlog.begin_round(*now);
+            while let Some(waiting) = backlog.pop() {
+                marks.push(waiting.packet[0]);
+                backlog.recycle(waiting);
+            }
+        }
+        marks
+    }
+
+    #[test]
+    fn what_fits_into_a_round_passes_and_nothing_passes_what_waits() {
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        backlog.begin_round(now);
+        let passed = (0..).take_while(|_| backlog.passes(FRAME)).count();
+        assert_eq!(passed, ROUND.div_ceil(FRAME));
+        assert!(push(&mut backlog, 1, 1));
+        now += std::time::Duration::from_millis(1);
+        backlog.begin_round(now);
+        assert!(!backlog.passes(FRAME), "another one waits");
+        assert_eq!(pop_all(&mut backlog, &mut now), [1]);
+        assert!(backlog.passes(FRAME));
+    }
+
+    #[test]
+    fn a_peer_that_gets_too_much_loses_its_own_and_no_others() {
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        backlog.begin_round(now);
+        let of_first = (0..100).filter(|_| push(&mut backlog, 7, 7)).count();
+        assert_eq!(of_first, MOST / FRAME);
+        for _ in 0..2 {
+            assert!(push(&mut backlog, 9, 9));
+        }
+        let marks = pop_all(&mut backlog, &mut now);
+        assert_eq!(
+            marks[..5],
+            [7, 7, 9, 9, 7],
+            "a turn is a little more than a frame"
+        );
+        assert_eq!(marks.len(), of_first + 2);
+        assert!(backlog.bytes.iter().all(|bytes| *bytes == 0));
+    }
+
+    #[test]
+    fn however_many_peers_there_are_each_may_have_something_wait() {
+        let mut backlog = Backlog::default();
+        for peer in 0..100 {
+            assert!(push(&mut backlog, peer, 0) && push(&mut backlog, peer, 0));
+            assert!(!push(&mut backlog, peer, 0) || peer < 16);
+        }
+    }
+}
