@@ -1,4 +1,4 @@
-//! Many peers in one thread: a TUN device with all their addresses, and a session for each.
+//! Many peers in a few threads: to each a TUN device with its peers' addresses, and sessions.
 //!
 //! wireguard-go once for each peer would cost more than the client's core has. Nothing is batched
 //! here, which is slow, but the same for every server and every peer. Each peer has a port of its
@@ -19,68 +19,41 @@ use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::lab::{Lab, PORT, SERVER};
+use crate::lab::{Lab, PORT, SERVER, cores};
 use crate::servers::Peer;
-
-const DEVICE: &str = "crowd0";
 
 /// The crowd. It goes home when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     addresses: Vec<Ipv4Addr>,
     end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Crowd {
-    /// Puts `peers` on the client's machine and sends the internet through their tunnels, each by
-    /// its own address.
+    /// Puts `peers` on the client's machine, in a thread for each of its cores, and sends the
+    /// internet through their tunnels, each by its own address.
     pub(crate) fn start(
         lab: &Lab,
-        peers: Vec<Peer>,
+        peers: &[Peer],
         server_key: popup_model::PublicKey,
     ) -> Result<Self> {
-        let count = peers.len();
-        let (device, sockets) = lab.client.enter(move || {
-            let device = open_device().context("a TUN device cannot be made")?;
-            let sockets: io::Result<Vec<_>> = (0..count).map(|_| open_socket()).collect();
-            Ok((device, sockets?))
-        })?;
-        let addresses = crate::rows::addresses(&peers);
-        for address in &addresses {
-            lab.client
-                .shell(&format!("ip address add {address}/32 dev {DEVICE}"))?;
-        }
-        lab.client.shell(&format!(
-            "ip link set {DEVICE} mtu 1420 up; ip route add 203.0.113.0/24 dev {DEVICE}"
-        ))?;
-        let members = peers.iter().zip(sockets).map(|(peer, socket)| {
-            let secret = StaticSecret::from(*peer.key.as_bytes());
-            let public = PublicKey::from(*server_key.as_bytes());
-            Member {
-                address: peer.address,
-                socket,
-                tunnel: Tunn::new(secret, public, None, Some(25), 0, None),
-            }
-        });
-        let mut work = Work {
-            device,
-            members: members.collect(),
-            buffer: vec![0; 65536],
-            timers_at: Instant::now(),
+        let mut crowd = Self {
+            addresses: crate::rows::addresses(peers),
+            end: Arc::new(AtomicBool::new(false)),
+            threads: Vec::new(),
         };
-        let end = Arc::new(AtomicBool::new(false));
-        let ending = Arc::clone(&end);
-        let thread = std::thread::spawn(move || {
-            while !ending.load(Ordering::Relaxed) {
-                work.turn();
-            }
-        });
-        Ok(Self {
-            addresses,
-            end,
-            thread: Some(thread),
-        })
+        let threads = cores::parse(&lab.plan.cores.client)?.len();
+        for (number, peers) in peers.chunks(peers.len().div_ceil(threads)).enumerate() {
+            let mut work = Work::new(lab, number, peers, server_key)?;
+            let ending = Arc::clone(&crowd.end);
+            crowd.threads.push(std::thread::spawn(move || {
+                while !ending.load(Ordering::Relaxed) {
+                    work.turn();
+                }
+            }));
+        }
+        Ok(crowd)
     }
 
     /// The peers' addresses.
@@ -92,13 +65,13 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             thread.join().ok();
         }
     }
 }
 
-fn open_device() -> io::Result<File> {
+fn open_device(name: &str) -> io::Result<File> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -106,7 +79,7 @@ fn open_device() -> io::Result<File> {
         .open("/dev/net/tun")?;
     // SAFETY: all-zero bytes are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(DEVICE.bytes()) {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
@@ -142,6 +115,52 @@ struct Work {
 }
 
 impl Work {
+    /// Brings the peers of thread number `number` up.
+    fn new(
+        lab: &Lab,
+        number: usize,
+        peers: &[Peer],
+        server_key: popup_model::PublicKey,
+    ) -> Result<Self> {
+        let (name, count) = (format!("crowd{number}"), peers.len());
+        let device_name = name.clone();
+        let (device, sockets) = lab.client.enter(move || {
+            let device = open_device(&device_name).context("a TUN device cannot be made")?;
+            let sockets: io::Result<Vec<_>> = (0..count).map(|_| open_socket()).collect();
+            Ok((device, sockets?))
+        })?;
+        // Who speaks decides by which device.
+        let table = 100 + number;
+        lab.client
+            .shell(&format!("ip link set {name} mtu 1420 up"))?;
+        for peer in peers {
+            let address = peer.address;
+            lab.client.shell(&format!(
+                "ip address add {address}/32 dev {name}
+                 ip rule add from {address} lookup {table}"
+            ))?;
+        }
+        lab.client.shell(&format!(
+            "ip route add 203.0.113.0/24 dev {name} table {table}
+             ip route replace 203.0.113.0/24 dev {name}"
+        ))?;
+        let members = peers.iter().zip(sockets).map(|(peer, socket)| {
+            let secret = StaticSecret::from(*peer.key.as_bytes());
+            let public = PublicKey::from(*server_key.as_bytes());
+            Member {
+                address: peer.address,
+                socket,
+                tunnel: Tunn::new(secret, public, None, Some(25), 0, None),
+            }
+        });
+        Ok(Self {
+            device,
+            members: members.collect(),
+            buffer: vec![0; 65536],
+            timers_at: Instant::now(),
+        })
+    }
+
     fn turn(&mut self) {
         let patience = Timespec {
             tv_sec: 0,

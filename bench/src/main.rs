@@ -70,7 +70,8 @@ fn measure_server(kind: Kind, round: u32, options: &Options, tools: &Tools) -> F
     for row in options.rows.iter().filter(|row| row.applies_to(kind)) {
         let fits = |other: Row| {
             row.impairment().is_none() == other.impairment().is_none()
-                && row.has_crowd() == other.has_crowd()
+                && !row.has_crowd()
+                && !other.has_crowd()
                 && row.impairment().is_none()
         };
         if !bench.as_ref().is_some_and(|(made_for, _)| fits(*made_for)) {
@@ -107,7 +108,7 @@ fn prepare(options: &Options) -> Result<()> {
     lab::sweep()?;
     limits::raise_files()?;
     rustix::process::setpriority_process(None, options.nice)?;
-    lab::cores::pin_self(&options.plan.cores.client)
+    Ok(())
 }
 
 fn help() -> String {

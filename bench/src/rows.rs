@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::burn::Brake;
 use crate::cpu::Meter;
 use crate::internet::{Internet, Request};
-use crate::lab::{Impairment, Lab};
+use crate::lab::{Cores, Impairment, Lab};
 use crate::load::bulk::{self, Direction, Streams};
 use crate::load::{flows, http, latency, udp};
 use crate::options::Options;
@@ -39,11 +39,15 @@ pub(crate) enum Row {
     Lossy,
     /// Many peers at once.
     Fair,
+    /// Everything on one core.
+    OneCore,
+    /// Everything on two cores.
+    TwoCores,
 }
 
 impl Row {
     /// In the order in which they are measured.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Idle,
         Self::Latency,
         Self::Tcp,
@@ -54,6 +58,8 @@ impl Row {
         Self::Far,
         Self::Lossy,
         Self::Fair,
+        Self::OneCore,
+        Self::TwoCores,
     ];
 
     /// As in options.
@@ -69,6 +75,8 @@ impl Row {
             Self::Far => "far",
             Self::Lossy => "lossy",
             Self::Fair => "fair",
+            Self::OneCore => "one-core",
+            Self::TwoCores => "two-cores",
         }
     }
 
@@ -87,14 +95,33 @@ impl Row {
 
     /// Whether the client is a crowd and not wireguard-go.
     pub(crate) fn has_crowd(self) -> bool {
-        self == Self::Fair
+        matches!(self, Self::Fair | Self::OneCore | Self::TwoCores)
+    }
+
+    /// How many peers the crowd has.
+    fn peers(self, options: &Options) -> usize {
+        match self {
+            Self::OneCore | Self::TwoCores => SCALING_PEERS,
+            _ => options.peers,
+        }
+    }
+
+    /// Where everything runs, if not where the options say. With the client on the server's cores,
+    /// and as parallel as they are, whatever the server gains from the second core is seen; two
+    /// machines of two cores would have to be told apart otherwise.
+    fn cores(self) -> Option<Cores> {
+        match self {
+            Self::OneCore => Some(Cores::all_on("0")),
+            Self::TwoCores => Some(Cores::all_on("0,1")),
+            _ => None,
+        }
     }
 
     /// Whether the row says something about this server.
     pub(crate) fn applies_to(self, kind: Kind) -> bool {
         match self {
             Self::Idle => kind.is_vpn(),
-            Self::Fair => kind.peers() > 1,
+            Self::Fair | Self::OneCore | Self::TwoCores => kind.peers() > 1,
             _ => true,
         }
     }
@@ -126,15 +153,20 @@ pub(crate) struct Bench {
 impl Bench {
     /// Sets everything up for rows like `row`.
     pub(crate) fn new(kind: Kind, row: Row, options: &Options, tools: &Tools) -> Result<Self> {
-        let lab = Lab::new(&options.plan, row.impairment())?;
+        let mut plan = options.plan.clone();
+        if let Some(cores) = row.cores() {
+            plan.cores = cores;
+        }
+        crate::lab::cores::pin_self(&plan.cores.client)?;
+        let lab = Lab::new(&plan, row.impairment())?;
         let internet = Internet::start(&lab)?;
         let peers = peers(if row.has_crowd() {
-            options.peers.min(kind.peers())
+            row.peers(options).min(kind.peers())
         } else {
             1
         });
         let server = Server::start(kind, &lab, tools, &peers)?;
-        let meter = Meter::new(&server.pids, &lab.server_nics, &options.plan.cores.server)?;
+        let meter = Meter::new(&server.pids, &lab.server_nics, &plan.cores.server)?;
         let mut others = vec![std::process::id(), internet.pid()?];
         let (mut client, mut crowd) = (None, None);
         match server.public_key {
@@ -144,14 +176,14 @@ impl Bench {
                     .shell(&format!("ip route add 203.0.113.0/24 via {via}"))?;
             }
             Some(key) if row.has_crowd() => {
-                crowd = Some(crate::crowd::Crowd::start(&lab, peers, key)?);
+                crowd = Some(crate::crowd::Crowd::start(&lab, &peers, key)?);
             }
             Some(key) => {
                 client = Some(Client::start(&lab, tools, &peers[0], key)?);
                 others.extend(lab.client.processes("wireguard-go")?);
             }
         }
-        let ends = Meter::new(&others, &lab.neighbour_nics, &options.plan.cores.client)?;
+        let ends = Meter::new(&others, &lab.neighbour_nics, &plan.cores.client)?;
         let bench = Self {
             crowd,
             _client: client,
@@ -178,6 +210,8 @@ impl Bench {
             Row::Far => self.far(options, figures, "far"),
             Row::Lossy => self.far(options, figures, "lossy"),
             Row::Fair => self.fair(options, figures),
+            Row::OneCore => self.crowded(options, figures, "one-core"),
+            Row::TwoCores => self.crowded(options, figures, "two-cores"),
         }
     }
 
@@ -297,6 +331,12 @@ impl Bench {
         if self.server.kind.is_vpn() {
             figures.add("http-rss", mebibytes(self.server.memory(Memory::Peak)?));
         }
+        let brake = Brake::new(&options.plan.cores.server, options.share)?;
+        http::run(&self.lab, 64, options.warm_up)?;
+        let done = http::run(&self.lab, 64, options.window)?;
+        drop(brake);
+        figures.add("http-slow-rate", done.per_second());
+        figures.add("http-slow-failed", done.failed as f64);
         Ok(())
     }
 
@@ -342,6 +382,24 @@ impl Bench {
         Ok(())
     }
 
+    /// A download of every peer, as fast as it goes.
+    fn crowded(&self, options: &Options, figures: &mut Figures, name: &str) -> Result<()> {
+        let crowd = self.crowd.as_ref().context("a crowd")?;
+        let sources = crowd.addresses().map(Some).collect();
+        let times = [options.warm_up, options.window];
+        let (lab, internet, down) = (&self.lab, &self.internet, Direction::Down);
+        let done = bulk::run(
+            lab,
+            internet,
+            [&self.meter, &self.ends],
+            down,
+            sources,
+            times,
+        )?;
+        figures.add(&format!("{name}-mbit"), done.gbit_per_second() * 1000.0);
+        Ok(())
+    }
+
     fn fair(&self, options: &Options, figures: &mut Figures) -> Result<()> {
         let crowd = self.crowd.as_ref().context("a crowd")?;
         let brake = Brake::new(&options.plan.cores.server, options.share)?;
@@ -361,6 +419,9 @@ impl Bench {
         Ok(())
     }
 }
+
+/// Peers in the rows that compare one core with two.
+const SCALING_PEERS: usize = 8;
 
 const TRANSFERS: [(Direction, usize); 4] = [
     (Direction::Down, 1),

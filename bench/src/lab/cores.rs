@@ -39,6 +39,15 @@ impl Cores {
         }
     }
 
+    /// All machines on the same cores.
+    pub(crate) fn all_on(list: &str) -> Self {
+        Self {
+            server: list.to_owned(),
+            client: list.to_owned(),
+            internet: list.to_owned(),
+        }
+    }
+
     /// How many the server has.
     pub(crate) fn server_count(&self) -> Result<usize> {
         Ok(parse(&self.server)?.len())

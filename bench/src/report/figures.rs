@@ -30,7 +30,7 @@ const fn figure(
 }
 
 /// In the order of the table.
-pub(super) const FIGURES: [Figure; 58] = [
+pub(super) const FIGURES: [Figure; 66] = [
     figure(
         "tcp-down-1",
         "TCP down, 1 stream",
@@ -161,6 +161,13 @@ pub(super) const FIGURES: [Figure; 58] = [
         "the same while a real-time thread takes the rest of the server's core in every millisecond, so that the server is the bottleneck: throughput of a saturated server. The kernel's part of the server is slowed alike.",
     ),
     figure(
+        "share-down-1-cpu",
+        "TCP down, 1 stream, slowed core: cost",
+        "server CPU-s/GB",
+        true,
+        "server CPU-s for each GB while the slowed core is used up: what the server costs when it is the bottleneck. Below that, idle moments make batches small and the same work dearer.",
+    ),
+    figure(
         "share-down-1-core",
         "TCP down, 1 stream, slowed core: share",
         "% used",
@@ -171,6 +178,13 @@ pub(super) const FIGURES: [Figure; 58] = [
         "share-up-1",
         "TCP up, 1 stream, slowed core",
         "Gbit/s",
+        true,
+        "",
+    ),
+    figure(
+        "share-up-1-cpu",
+        "TCP up, 1 stream, slowed core: cost",
+        "server CPU-s/GB",
         true,
         "",
     ),
@@ -189,6 +203,13 @@ pub(super) const FIGURES: [Figure; 58] = [
         "",
     ),
     figure(
+        "share-down-8-cpu",
+        "TCP down, 8 streams, slowed core: cost",
+        "server CPU-s/GB",
+        true,
+        "",
+    ),
+    figure(
         "share-down-8-core",
         "TCP down, 8 streams, slowed core: share",
         "% used",
@@ -199,6 +220,13 @@ pub(super) const FIGURES: [Figure; 58] = [
         "share-up-8",
         "TCP up, 8 streams, slowed core",
         "Gbit/s",
+        true,
+        "",
+    ),
+    figure(
+        "share-up-8-cpu",
+        "TCP up, 8 streams, slowed core: cost",
+        "server CPU-s/GB",
         true,
         "",
     ),
@@ -286,6 +314,20 @@ pub(super) const FIGURES: [Figure; 58] = [
         "",
     ),
     figure(
+        "http-slow-rate",
+        "new HTTP connections, slowed core",
+        "1/s",
+        true,
+        "the same on a slowed core: with a whole one the client is the bottleneck.",
+    ),
+    figure(
+        "http-slow-failed",
+        "new HTTP connections, slowed core: failed",
+        "",
+        false,
+        "",
+    ),
+    figure(
         "http-rss",
         "new HTTP connections: memory at most",
         "MiB",
@@ -349,6 +391,20 @@ pub(super) const FIGURES: [Figure; 58] = [
         "32 peers, slowed core: share",
         "% used",
         false,
+        "",
+    ),
+    figure(
+        "one-core-mbit",
+        "8 peers down, all machines on one core",
+        "Mbit/s",
+        true,
+        "the server, its client and the internet share one core, and then two, of which the server uses both.",
+    ),
+    figure(
+        "two-cores-mbit",
+        "8 peers down, all machines on two cores",
+        "Mbit/s",
+        true,
         "",
     ),
     figure(

@@ -16,6 +16,8 @@ enum Bound {
     Most(f64),
     LeastTimes(f64, Kind),
     MostTimes(f64, Kind),
+    /// Of another figure of the same server.
+    LeastTimesOwn(f64, &'static str),
 }
 
 /// One demand on some figures of one server.
@@ -35,12 +37,17 @@ const fn goal(server: Kind, figures: &'static [&'static str], bound: Bound) -> G
 
 const THROUGHPUT: &[&str] = &["share-down-1", "share-up-1", "share-down-8", "share-up-8"];
 
+/// Of a server that is the bottleneck.
 const COST: &[&str] = &[
-    "tcp-down-1-cpu",
-    "tcp-up-1-cpu",
-    "tcp-down-8-cpu",
-    "tcp-up-8-cpu",
+    "share-down-1-cpu",
+    "share-up-1-cpu",
+    "share-down-8-cpu",
+    "share-up-8-cpu",
 ];
+
+const NEW_CONNECTIONS: &[&str] = &["http-rate", "http-slow-rate"];
+
+const FAILED_CONNECTIONS: &[&str] = &["http-failed", "http-slow-failed"];
 
 const LATENCY: &[&str] = &[
     "udp-idle-p50",
@@ -53,10 +60,10 @@ const LATENCY: &[&str] = &[
     "tcp-loaded-p99",
 ];
 
-use Bound::{Least, LeastTimes, Most, MostTimes};
+use Bound::{Least, LeastTimes, LeastTimesOwn, Most, MostTimes};
 use Kind::{PopupRaw, PopupSocket, Wgslirpy, WireguardGo};
 
-const GOALS: [Goal; 27] = [
+const GOALS: [Goal; 29] = [
     goal(PopupRaw, THROUGHPUT, LeastTimes(3.0, WireguardGo)),
     goal(PopupRaw, COST, MostTimes(1.0 / 3.0, WireguardGo)),
     goal(PopupSocket, THROUGHPUT, LeastTimes(1.5, WireguardGo)),
@@ -71,10 +78,10 @@ const GOALS: [Goal; 27] = [
         MostTimes(1.0 / 3.0, WireguardGo),
     ),
     goal(PopupSocket, &["udp-loss"], Most(1.0)),
-    goal(PopupRaw, &["http-rate"], LeastTimes(1.0, WireguardGo)),
-    goal(PopupSocket, &["http-rate"], LeastTimes(3.0, Wgslirpy)),
-    goal(PopupRaw, &["http-failed"], Most(0.0)),
-    goal(PopupSocket, &["http-failed"], Most(0.0)),
+    goal(PopupRaw, NEW_CONNECTIONS, LeastTimes(1.0, WireguardGo)),
+    goal(PopupSocket, NEW_CONNECTIONS, LeastTimes(3.0, Wgslirpy)),
+    goal(PopupRaw, FAILED_CONNECTIONS, Most(0.0)),
+    goal(PopupSocket, FAILED_CONNECTIONS, Most(0.0)),
     goal(PopupRaw, &["http-rss", "flows-rss"], Most(64.0)),
     goal(PopupSocket, &["http-rss", "flows-rss"], Most(256.0)),
     goal(PopupRaw, &["flows-failed"], Most(0.0)),
@@ -84,6 +91,16 @@ const GOALS: [Goal; 27] = [
     goal(PopupRaw, &["fair-max"], Most(120.0)),
     goal(PopupSocket, &["fair-min"], Least(80.0)),
     goal(PopupSocket, &["fair-max"], Most(120.0)),
+    goal(
+        PopupRaw,
+        &["two-cores-mbit"],
+        LeastTimesOwn(1.6, "one-core-mbit"),
+    ),
+    goal(
+        PopupSocket,
+        &["two-cores-mbit"],
+        LeastTimesOwn(1.6, "one-core-mbit"),
+    ),
     goal(PopupRaw, &["idle-cpu"], Most(0.2)),
     goal(PopupSocket, &["idle-cpu"], Most(0.2)),
     goal(PopupRaw, &["idle-rss"], Most(12.0)),
@@ -131,6 +148,10 @@ fn judge(results: &Results, goal: &Goal, figure: &str) -> Option<(String, bool)>
         MostTimes(factor, kind) => (
             format!("at most {}", times(factor, kind)),
             own <= factor * of(kind)?,
+        ),
+        LeastTimesOwn(factor, name) => (
+            format!("at least {factor:.2} x {}", figure_named(name).title),
+            own >= factor * results.rounds(goal.server, name)?.median,
         ),
     })
 }
