@@ -11,7 +11,7 @@ use crate::nat::Transport;
 use crate::packet::fragments;
 use crate::peers::Peer;
 use crate::session::{Sealed, Session};
-use crate::transmit::TransmitQueue;
+use crate::transmit::{MAX_BYTES, MAX_SEGMENTS, TransmitQueue};
 use crate::{DropCounters, DropReason};
 
 new_key_type! {
@@ -61,14 +61,16 @@ pub enum Command<'a> {
         /// Whose.
         mapping: UdpMapping,
     },
-    /// Send a datagram.
+    /// Send datagrams, each `segment_size` long, the last one perhaps shorter.
     UdpSend {
         /// Whose.
         mapping: UdpMapping,
         /// Where to.
         destination: SocketAddrV4,
-        /// The datagram.
+        /// The datagrams, one after the other.
         payload: &'a [u8],
+        /// The length of each.
+        segment_size: usize,
     },
     /// Release a mapping's socket.
     UdpClose {
@@ -119,6 +121,7 @@ enum Queued {
         mapping: UdpMapping,
         destination: SocketAddrV4,
         payload: Range<usize>,
+        segment_size: usize,
     },
     EchoSend {
         mapping: EchoMapping,
@@ -126,6 +129,32 @@ enum Queued {
         sequence: u16,
         data: Range<usize>,
     },
+}
+
+impl Queued {
+    /// Adds the datagram at `more`, which has just been kept, if this one is for the same mapping
+    /// and destination and the two can leave in one call.
+    fn takes(&mut self, to: UdpMapping, at: SocketAddrV4, more: &Range<usize>) -> bool {
+        let Self::UdpSend {
+            mapping,
+            destination,
+            payload,
+            segment_size,
+        } = self
+        else {
+            return false;
+        };
+        let fits = (*mapping, *destination, payload.end) == (to, at, more.start)
+            && more.len() <= *segment_size
+            && !more.is_empty()
+            && payload.len() % *segment_size == 0
+            && payload.len() / *segment_size < MAX_SEGMENTS
+            && payload.len() + more.len() <= MAX_BYTES;
+        if fits {
+            payload.end = more.end;
+        }
+        fits
+    }
 }
 
 /// Commands in order; their payloads lie in one buffer that is emptied when all are taken.
@@ -146,12 +175,20 @@ impl Commands {
         destination: SocketAddrV4,
         payload: &[u8],
     ) {
+        let segment_size = payload.len();
         let payload = self.keep(payload);
-        self.queue.push_back(Queued::UdpSend {
-            mapping,
-            destination,
-            payload,
-        });
+        let joined = self
+            .queue
+            .back_mut()
+            .is_some_and(|last| last.takes(mapping, destination, &payload));
+        if !joined {
+            self.queue.push_back(Queued::UdpSend {
+                mapping,
+                destination,
+                payload,
+                segment_size,
+            });
+        }
     }
 
     pub(crate) fn echo_send(
@@ -191,10 +228,12 @@ impl Commands {
                 mapping,
                 destination,
                 payload,
+                segment_size,
             } => Command::UdpSend {
                 mapping,
                 destination,
                 payload: &self.payloads[payload],
+                segment_size,
             },
             Queued::EchoSend {
                 mapping,

@@ -11,10 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 use crate::session::{MIN_OUTPUT, OVERHEAD};
 
 /// Most datagrams in one send (`UDP_MAX_SEGMENTS` in Linux up to 6.x).
-const MAX_SEGMENTS: usize = 64;
+pub(crate) const MAX_SEGMENTS: usize = 64;
 
 /// Most bytes in one send: the largest UDP payload over IPv4.
-const MAX_BYTES: usize = 65_507;
+pub(crate) const MAX_BYTES: usize = 65_507;
 
 /// Batches kept for reuse; more are only needed in a burst.
 const MAX_SPARE: usize = 32;

@@ -564,3 +564,42 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn datagrams_of_one_size_from_one_port_to_one_place_leave_in_one_call() {
+    let mut world = World::new(1);
+    let from = SocketAddrV4::new(client(0), 5000);
+    let (here, there) = (
+        SocketAddrV4::new(SERVER, 443),
+        SocketAddrV4::new(SERVER, 444),
+    );
+    let sizes = [
+        (here, 1200),
+        (here, 1200),
+        (here, 700),  // The last of a train may be shorter,
+        (here, 1200), // and nothing follows it in the same.
+        (there, 1200),
+        (here, 0),
+        (here, 0),
+        (here, 100),
+        (here, 200), // Longer than the first.
+    ];
+    let data = |n: usize, size: usize| vec![n as u8; size];
+    let packets: Vec<Vec<u8>> = sizes
+        .iter()
+        .enumerate()
+        .map(|(n, (to, size))| udp(from, *to, &data(n, *size)))
+        .collect();
+    world.inject_batch(0, &packets);
+    let sent = world.outside.datagrams.iter();
+    let sent: Vec<_> = sent
+        .map(|(_, to, datagram)| (*to, datagram.clone()))
+        .collect();
+    let expected: Vec<_> = sizes
+        .iter()
+        .enumerate()
+        .map(|(n, (to, size))| (*to, data(n, *size)))
+        .collect();
+    assert_eq!(sent, expected);
+    assert_eq!(world.outside.sends, 7);
+}

@@ -310,12 +310,14 @@ impl PacketLoop {
                 mapping,
                 destination,
                 payload,
+                segment_size,
             } => {
-                if !self.udp.send(mapping, destination, payload) {
+                let failed = self.udp.send(mapping, destination, payload, segment_size);
+                for _ in 0..failed {
                     gateway.count_send_failure();
                 }
             }
-            Command::UdpClose { mapping } => self.udp.close(poll, registry, mapping),
+            Command::UdpClose { mapping } => self.udp.close(registry, mapping),
             Command::EchoOpen { mapping } => self.echo.open(gateway, poll, registry, mapping),
             Command::EchoSend {
                 mapping,

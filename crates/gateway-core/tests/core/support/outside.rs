@@ -47,6 +47,8 @@ pub(crate) struct Outside {
     pub(crate) greeting_ends: bool,
     pub(crate) reads_at_most: Option<usize>,
     pub(crate) datagrams: Vec<(UdpMapping, SocketAddrV4, Vec<u8>)>,
+    /// Calls that sent them.
+    pub(crate) sends: usize,
     pub(crate) mappings_opened: Vec<UdpMapping>,
     pub(crate) mappings_closed: Vec<UdpMapping>,
     pub(crate) pings: Vec<(EchoMapping, Ipv4Addr, u16, Vec<u8>)>,
@@ -64,6 +66,7 @@ impl Default for Outside {
             greeting_ends: false,
             reads_at_most: None,
             datagrams: Vec::new(),
+            sends: 0,
             mappings_opened: Vec::new(),
             mappings_closed: Vec::new(),
             ports: HashSet::new(),
@@ -132,9 +135,15 @@ impl Outside {
                 mapping,
                 destination,
                 payload,
+                segment_size,
             }) => {
+                self.sends += 1;
+                if payload.is_empty() {
+                    self.datagrams.push((mapping, destination, Vec::new()));
+                }
+                let datagrams = payload.chunks(segment_size.max(1));
                 self.datagrams
-                    .push((mapping, destination, payload.to_vec()));
+                    .extend(datagrams.map(|datagram| (mapping, destination, datagram.to_vec())));
                 Follow::Nothing
             }
             Some(Command::UdpClose { mapping }) => {
