@@ -310,6 +310,25 @@ fn a_port_may_be_used_again_at_once() {
 }
 
 #[test]
+fn a_damaged_segment_is_dropped_and_nothing_of_it_goes_out() {
+    let mut world = World::new(1);
+    let handle = open(&mut world);
+    world.clients[0].tcp(handle).send_slice(b"intact").unwrap();
+    let time = smoltcp::time::Instant::from_micros(
+        world.now.duration_since(world.start).as_micros() as i64,
+    );
+    world.clients[0].poll(time);
+    let segment = world.clients[0].wire.outgoing.pop_back().unwrap();
+    let mut damaged = segment.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    world.inject(0, &damaged);
+    assert_eq!(world.drops(DropReason::InvalidChecksum), 1);
+    assert!(world.outside.only().received.is_empty());
+    world.inject(0, &segment);
+    assert_eq!(world.outside.only().received, b"intact");
+}
+
+#[test]
 fn a_reset_crosses_in_both_directions() {
     let mut world = World::new(1);
     let handle = open(&mut world);

@@ -202,3 +202,30 @@ fn the_systems_own_pings_are_left_to_it() {
     world.network(&icmp(ROUTER, OUTSIDE, &request), Received::default());
     assert!(world.frames.is_empty() && heard(&mut world, 0).is_empty());
 }
+
+#[test]
+fn an_error_about_a_packet_that_the_gateway_has_not_sent_reaches_nobody() {
+    let mut world = raw_world(1);
+    world.inject(0, &udp(inside(0, 5000), REMOTE, b"a probe"));
+    let (outside, _) = ends(&only_frame(&mut world));
+    // The same ports, and another host's address.
+    let elsewhere = std::net::SocketAddrV4::new("192.0.2.99".parse().unwrap(), outside.port());
+    let error = message(3, 3, [0; 4], &udp(elsewhere, REMOTE, b"a probe"));
+    world.network(&icmp(ROUTER, OUTSIDE, &error), Received::default());
+    assert!(heard(&mut world, 0).is_empty());
+    assert_eq!(world.drops(DropReason::Unsolicited), 1);
+}
+
+#[test]
+fn a_peer_cannot_speak_of_what_another_has_received() {
+    let mut world = raw_world(2);
+    world.inject(0, &udp(inside(0, 5000), REMOTE, b"hello"));
+    let (outside, _) = ends(&only_frame(&mut world));
+    world.network(&udp(REMOTE, outside, b"answer"), Received::default());
+    let answer = heard(&mut world, 0).remove(0);
+    let error = message(3, 3, [0; 4], &answer);
+    let from_other = icmp(*inside(1, 0).ip(), *REMOTE.ip(), &error);
+    world.inject(1, &from_other);
+    assert!(world.frames.is_empty());
+    assert_eq!(world.drops(DropReason::UnknownFlow), 1);
+}

@@ -434,3 +434,48 @@ fn nothing_is_allocated_for_a_packet_either_way() {
     count(50, 0);
     assert_eq!(count(50, 50), 0);
 }
+
+#[test]
+fn data_does_not_overtake_what_cannot_be_joined() {
+    let mut world = raw_world(1);
+    open(&mut world);
+    let first = segment(TcpControl::None, 1, Some(1), &pattern(1000));
+    let between = segment(TcpControl::None, 1001, Some(2), &[]);
+    let last = segment(TcpControl::None, 1001, Some(1), &pattern(1000));
+    let sent = [first, between, last];
+    world.inject_batch(0, &sent);
+    let left: Vec<usize> = world
+        .frames
+        .iter()
+        .map(|frame| frame.packet.len())
+        .collect();
+    assert_eq!(left, [1040, 40, 1040]);
+}
+
+#[test]
+fn only_the_first_of_a_joined_packet_says_that_the_window_is_reduced() {
+    let mut world = raw_world(1);
+    world.inject(0, &segment(TcpControl::Syn, 0, None, &[]));
+    let (outside, _) = ends(&world.frames.remove(0).packet);
+    let mut joined = tcp(
+        REMOTE,
+        outside,
+        TcpControl::None,
+        1,
+        Some(1),
+        &pattern(3000),
+    );
+    joined[33] |= 0x80; // CWR (RFC 3168, section 6.1.2).
+    super::network::leave_unfinished(&mut joined);
+    world.clients[0].ears_only = true;
+    let received = Received {
+        partial_checksum: true,
+        segment_size: Some(1000),
+    };
+    world.network(&joined, received);
+    let flags: Vec<bool> = super::heard(&mut world, 0)
+        .iter()
+        .map(|packet| packet[33] & 0x80 != 0)
+        .collect();
+    assert_eq!(flags, [true, false, false]);
+}

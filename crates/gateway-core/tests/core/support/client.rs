@@ -17,8 +17,10 @@ pub(crate) struct Wire {
 
 pub(crate) struct Client {
     pub(crate) wire: Wire,
-    /// Packets that arrived and are not TCP.
+    /// Packets that arrived and are not TCP, or all.
     pub(crate) heard: Vec<Vec<u8>>,
+    /// TCP is heard, too, and not answered.
+    pub(crate) ears_only: bool,
     interface: Interface,
     sockets: SocketSet<'static>,
     next_port: u16,
@@ -78,6 +80,7 @@ impl Client {
         Self {
             wire,
             heard: Vec::new(),
+            ears_only: false,
             interface,
             sockets: SocketSet::new(Vec::new()),
             next_port: 40_000,
@@ -121,7 +124,7 @@ impl Client {
     /// Takes a packet from the tunnel.
     pub(crate) fn hear(&mut self, packet: Vec<u8>) {
         const TCP: u8 = 6;
-        if packet[0] >> 4 == 4 && packet[9] == TCP {
+        if packet[0] >> 4 == 4 && packet[9] == TCP && !self.ears_only {
             self.wire.incoming.push_back(packet);
         } else {
             self.heard.push(packet);
