@@ -126,7 +126,7 @@ impl Link {
     fn receive(&self, received: io::Result<usize>, buffer: &[u8]) {
         let mut tunnel = self.0.tunnel.borrow_mut();
         match received {
-            Ok(len) => tunnel.handle_datagram(&buffer[..len]),
+            Ok(len) => tunnel.handle_datagram(Instant::now(), &buffer[..len]),
             // An ICMP port unreachable, which a connected UDP socket is told of.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tunnel.handle_refused()

@@ -185,7 +185,7 @@ async fn through_tunnel(
 }
 
 async fn handshake(link: &Link, endpoint: SocketAddr, patience: Duration) -> Result<(), Failure> {
-    link.with(Tunnel::start);
+    link.with(|tunnel| tunnel.start(Instant::now()));
     let outcome = link.until(|tunnel| match tunnel.handshake() {
         Handshake::Silent => None,
         Handshake::Complete => Some(Ok(())),

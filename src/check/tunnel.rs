@@ -69,13 +69,16 @@ impl<S: Session> Tunnel<S> {
     }
 
     /// Begins the handshake, which is repeated until it is answered.
-    pub(super) fn start(&mut self) {
-        self.seal(&[]);
+    pub(super) fn start(&mut self, now: Instant) {
+        self.seal(now, &[]);
     }
 
     /// Takes a datagram from the gateway.
-    pub(super) fn handle_datagram(&mut self, datagram: &[u8]) {
-        match self.session.open(self.endpoint, datagram, &mut self.out) {
+    pub(super) fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
+        match self
+            .session
+            .open(now, self.endpoint, datagram, &mut self.out)
+        {
             Opened::Packet(packet) => {
                 if source(packet)
                     .is_some_and(|source| self.allowed_ips.iter().any(|net| net.contains(&source)))
@@ -113,13 +116,13 @@ impl<S: Session> Tunnel<S> {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
-            if let Some(len) = self.session.handle_tick(&mut self.out) {
+            if let Some(len) = self.session.handle_tick(now, &mut self.out) {
                 self.transmits.push_back(self.out[..len].to_vec());
             }
         }
         self.netstack.handle_timeout(now);
         while let Some(packet) = self.netstack.poll_packet() {
-            self.seal(&packet);
+            self.seal(now, &packet);
         }
     }
 
@@ -150,8 +153,8 @@ impl<S: Session> Tunnel<S> {
         &mut self.netstack
     }
 
-    fn seal(&mut self, packet: &[u8]) {
-        match self.session.seal(packet, &mut self.out) {
+    fn seal(&mut self, now: Instant, packet: &[u8]) {
+        match self.session.seal(now, packet, &mut self.out) {
             Sealed::Data(len) | Sealed::Handshake(len) => {
                 self.transmits.push_back(self.out[..len].to_vec())
             }

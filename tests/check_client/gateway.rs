@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::A;
@@ -20,7 +20,7 @@ use popup_model::{PresharedKey, PrivateKey, PublicKey};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::{tcp, udp};
-use smoltcp::time::Instant;
+use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{
     HardwareAddress, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpCidr,
     IpProtocol, Ipv4Packet, Ipv4Repr,
@@ -132,7 +132,11 @@ impl Inside {
         let wireguard = BoringInterface::new(private_key);
         let session = wireguard.session(client, behaviour.preshared_key.as_ref(), 1);
         let mut link = Link::default();
-        let mut host = Interface::new(Config::new(HardwareAddress::Ip), &mut link, Instant::now());
+        let mut host = Interface::new(
+            Config::new(HardwareAddress::Ip),
+            &mut link,
+            StackInstant::now(),
+        );
         host.update_ip_addrs(|addresses| addresses.push(IpCidr::new(ADDRESS.into(), 24)).unwrap());
         let mut dns = udp::Socket::new(
             udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 8], vec![0; 8192]),
@@ -171,24 +175,28 @@ impl Inside {
             Err(error) => panic!("{error}"),
         }
         let mut out = [0; 65536];
-        if let (Some(len), Some(to)) = (self.session.handle_tick(&mut out), self.client_at) {
+        if let (Some(len), Some(to)) = (
+            self.session.handle_tick(Instant::now(), &mut out),
+            self.client_at,
+        ) {
             socket.send_to(&out[..len], to).unwrap();
         }
         self.host
-            .poll(Instant::now(), &mut self.link, &mut self.sockets);
+            .poll(StackInstant::now(), &mut self.link, &mut self.sockets);
         if self.behaviour.answers_names {
             self.answer_name();
         }
         self.answer_http();
         self.host
-            .poll(Instant::now(), &mut self.link, &mut self.sockets);
+            .poll(StackInstant::now(), &mut self.link, &mut self.sockets);
         while let Some(packet) = self.link.outbound.pop_front() {
             if packet.len() > self.behaviour.largest_packet {
                 continue;
             }
-            if let (Sealed::Data(len), Some(to)) =
-                (self.session.seal(&packet, &mut out), self.client_at)
-            {
+            if let (Sealed::Data(len), Some(to)) = (
+                self.session.seal(Instant::now(), &packet, &mut out),
+                self.client_at,
+            ) {
                 socket.send_to(&out[..len], to).unwrap();
             }
         }
@@ -201,7 +209,10 @@ impl Inside {
             Ok(Sender::Index(1)) => {}
             _ => return,
         }
-        match self.session.open(from.ip(), datagram, &mut out) {
+        match self
+            .session
+            .open(Instant::now(), from.ip(), datagram, &mut out)
+        {
             Opened::Packet(packet) if packet.len() <= self.behaviour.largest_packet => {
                 match echo_reply(packet).or_else(|| prohibition(packet)) {
                     Some(reply) => self.link.outbound.push_back(reply),
@@ -311,14 +322,14 @@ impl Device for Link {
     type RxToken<'a> = Inbound;
     type TxToken<'a> = Outbound<'a>;
 
-    fn receive(&mut self, _: Instant) -> Option<(Inbound, Outbound<'_>)> {
+    fn receive(&mut self, _: StackInstant) -> Option<(Inbound, Outbound<'_>)> {
         Some((
             Inbound(self.inbound.pop_front()?),
             Outbound(&mut self.outbound),
         ))
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Outbound<'_>> {
+    fn transmit(&mut self, _: StackInstant) -> Option<Outbound<'_>> {
         Some(Outbound(&mut self.outbound))
     }
 

@@ -24,7 +24,7 @@ fn put(out: &mut [u8], kind: u8, packet: &[u8]) -> usize {
 }
 
 impl Session for Plain {
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Sealed {
+    fn seal(&mut self, _: Instant, packet: &[u8], out: &mut [u8]) -> Sealed {
         if self.established {
             return Sealed::Data(put(out, DATA, packet));
         }
@@ -36,7 +36,13 @@ impl Session for Plain {
         }
     }
 
-    fn open<'a>(&mut self, _: IpAddr, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a> {
+    fn open<'a>(
+        &mut self,
+        _: Instant,
+        _: IpAddr,
+        datagram: &[u8],
+        out: &'a mut [u8],
+    ) -> Opened<'a> {
         match datagram {
             [HANDSHAKE_RESPONSE] => {
                 self.established = true;
@@ -56,7 +62,7 @@ impl Session for Plain {
         (!self.waiting.is_empty()).then(|| put(out, DATA, &self.waiting.remove(0)))
     }
 
-    fn handle_tick(&mut self, out: &mut [u8]) -> Option<usize> {
+    fn handle_tick(&mut self, _: Instant, out: &mut [u8]) -> Option<usize> {
         // The first initiation is lost; one tick is its retransmission timer.
         (!self.established && !self.waiting.is_empty()).then(|| put(out, INITIATION, &[]))
     }
@@ -100,13 +106,13 @@ fn packets_wait_for_the_handshake() {
     let now = Instant::now();
     let mut tunnel = tunnel(now);
     drain(&mut tunnel, now);
-    tunnel.start();
+    tunnel.start(now);
     assert_eq!(drain(&mut tunnel, now), [vec![INITIATION]]);
     tunnel.netstack().ping(GATEWAY, 1, 56);
     assert!(drain(&mut tunnel, now).is_empty());
     assert_eq!(tunnel.handshake(), Handshake::Silent);
 
-    tunnel.handle_datagram(&[HANDSHAKE_RESPONSE]);
+    tunnel.handle_datagram(now, &[HANDSHAKE_RESPONSE]);
     let sent = drain(&mut tunnel, now);
     assert_eq!(tunnel.handshake(), Handshake::Complete);
     assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 57]);
@@ -117,7 +123,7 @@ fn an_unanswered_handshake_is_repeated() {
     let now = Instant::now();
     let mut tunnel = tunnel(now);
     drain(&mut tunnel, now);
-    tunnel.start();
+    tunnel.start(now);
     assert_eq!(drain(&mut tunnel, now), [vec![INITIATION]]);
     assert!(drain(&mut tunnel, now + TICK / 2).is_empty());
     assert_eq!(drain(&mut tunnel, now + TICK), [vec![INITIATION]]);
@@ -127,14 +133,14 @@ fn an_unanswered_handshake_is_repeated() {
 fn a_ping_is_answered_only_by_its_reply() {
     let now = Instant::now();
     let mut tunnel = tunnel(now);
-    tunnel.start();
-    tunnel.handle_datagram(&[HANDSHAKE_RESPONSE]);
+    tunnel.start(now);
+    tunnel.handle_datagram(now, &[HANDSHAKE_RESPONSE]);
     drain(&mut tunnel, now);
     tunnel.netstack().ping(GATEWAY, 7, 1420);
     let sent = drain(&mut tunnel, now);
     assert_eq!(sent[0].len(), 1 + 1420);
     assert!(!tunnel.netstack().ping_answered(7));
-    tunnel.handle_datagram(&echo_back(&sent[0]));
+    tunnel.handle_datagram(now, &echo_back(&sent[0]));
     drain(&mut tunnel, now);
     assert!(tunnel.netstack().ping_answered(7) && !tunnel.netstack().ping_answered(8));
 }
@@ -143,12 +149,12 @@ fn a_ping_is_answered_only_by_its_reply() {
 fn packets_from_outside_allowed_ips_are_dropped() {
     let now = Instant::now();
     let mut tunnel = tunnel(now);
-    tunnel.start();
-    tunnel.handle_datagram(&[HANDSHAKE_RESPONSE]);
+    tunnel.start(now);
+    tunnel.handle_datagram(now, &[HANDSHAKE_RESPONSE]);
     drain(&mut tunnel, now);
     tunnel.netstack().ping(Ipv4Addr::new(203, 0, 113, 9), 1, 56);
     let sent = drain(&mut tunnel, now);
-    tunnel.handle_datagram(&echo_back(&sent[0]));
+    tunnel.handle_datagram(now, &echo_back(&sent[0]));
     drain(&mut tunnel, now);
     assert!(!tunnel.netstack().ping_answered(1));
 }
@@ -157,10 +163,10 @@ fn packets_from_outside_allowed_ips_are_dropped() {
 fn an_answer_that_does_not_open_and_a_refusal_are_told_apart() {
     let now = Instant::now();
     let mut tunnel = tunnel(now);
-    tunnel.start();
-    tunnel.handle_datagram(&[DATA, 0]);
+    tunnel.start(now);
+    tunnel.handle_datagram(now, &[DATA, 0]);
     assert_eq!(tunnel.handshake(), Handshake::Silent);
-    tunnel.handle_datagram(&[HANDSHAKE_RESPONSE, 0]);
+    tunnel.handle_datagram(now, &[HANDSHAKE_RESPONSE, 0]);
     assert_eq!(tunnel.handshake(), Handshake::Rejected);
     tunnel.handle_refused();
     assert_eq!(tunnel.handshake(), Handshake::Refused);
