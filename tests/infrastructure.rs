@@ -315,6 +315,23 @@ fn the_image_is_built_with_the_pinned_toolchain() {
 }
 
 #[test]
+fn what_is_pushed_and_signed_is_what_was_scanned() {
+    let workflow = read(".github/workflows/image.yml");
+    assert_eq!(workflow.matches("docker/build-push-action@").count(), 1);
+    let (build, push) = workflow.split_once("\n  push:\n    name:").unwrap();
+    assert!(build.contains("outputs: type=oci,dest=image.tar\n"));
+    assert!(build.contains("skopeo copy oci-archive:image.tar docker-daemon:popup-gateway:scan\n"));
+    assert!(build.contains("image: popup-gateway:scan\n"));
+    assert!(build.contains("sbom: true\n"));
+    assert!(!push.contains("build-push") && !push.contains("docker build"));
+    assert!(push.contains("--preserve-digests oci-archive:image.tar"));
+    let scanned = "needs.build.outputs.digest }}";
+    assert!(push.contains(&format!("DIGEST: ${{{{ {scanned}")));
+    assert!(push.contains(&format!("subject-digest: ${{{{ {scanned}")));
+    assert!(push.contains("cosign sign --yes \"$PUSHED@$DIGEST\""));
+}
+
+#[test]
 fn every_action_is_pinned_to_a_commit() {
     let workflows = read_all(".github/workflows", "yml");
     let actions: Vec<&str> = workflows
