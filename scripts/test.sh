@@ -7,7 +7,7 @@ set -euo pipefail
 
 need_rust
 need cc=build-essential shellcheck=shellcheck curl=curl ip=iproute2 ping=iputils-ping dig=dnsutils \
-  wg-quick=wireguard-tools wireguard-go=wireguard-go resolvconf=openresolv nft=nftables sysctl=procps unshare=util-linux \
+  wg-quick=wireguard-tools wireguard-go=wireguard-go resolvconf=openresolv nft=nftables sysctl=procps unshare=util-linux jq=jq \
   traceroute=traceroute ethtool=ethtool tcpdump=tcpdump tshark=tshark
 if ! have chromium && ! have chromium-browser && ! have google-chrome; then
   need chromium=chromium
