@@ -26,6 +26,8 @@ if [ "$(id -u)" -ne 0 ]; then
   triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
   export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env --preserve-env=PATH"
 fi
+step "the package"
+tests/package.sh target/debug/popup-vpn
 scripts/test-container.sh
 # Before the tests, whose summary is to be what one reads last.
 step "examples in the documentation"
