@@ -6,20 +6,32 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-if [ "${1:-}" != --inside ]; then
+case ${1:-} in
+--inside) work=$2 ;;
+--as-root)
+  # unshare waits through SIGINT and SIGTERM; with it ends everything in there.
+  work=$(mktemp -d)
+  unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
+    bash "$root/scripts/run-azure-sim.sh" --inside "$work" &
+  inside=$!
+  trap 'kill -KILL "$inside" 2>/dev/null || true; wait "$inside" 2>/dev/null || true; rm -rf "$work"' EXIT
+  trap 'exit 0' INT TERM HUP
+  outcome=0
+  wait "$inside" || outcome=$?
+  exit "$outcome"
+  ;;
+*)
   need_rust
   need cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux curl=curl
   scripts/install-stand-ins.sh
   cargo build -p popup-vpn -p popup-gateway -p popup-stand-ins --bins
-  as_root unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- \
-    bash "$root/scripts/run-azure-sim.sh" --inside
+  [ "$(id -u)" -ne 0 ] || exec "$root/scripts/run-azure-sim.sh" --as-root
+  as_root "$root/scripts/run-azure-sim.sh" --as-root
   exit
-fi
+  ;;
+esac
 
 bin=$root/target/debug
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 0' INT TERM
 ip link set lo up
 ip address add 192.0.2.1/32 dev lo
 echo 1 >/proc/sys/net/ipv4/ip_forward
@@ -49,7 +61,7 @@ cat >&2 <<TEXT
 
 Azure's stand-ins run in namespaces of their own; Ctrl-C ends them. In another shell, as root:
 
-  pid=\$(pgrep --newest --exact azure-sim)
+  pid=\$(pgrep --full 'azure-sim --directory $work ')
   in_azure() { nsenter --target "\$pid" --net --mount "\$@"; }
   in_azure curl -X POST -H 'x-functions-key: host-key' 127.0.0.1:7071/api/start-vpn
   in_azure curl -H 'x-functions-key: host-key' 127.0.0.1:7071/api/vpn-status
