@@ -6,6 +6,7 @@
     reason = "a test helper that fails shall fail loudly"
 )]
 
+mod endings;
 mod raw;
 mod routing;
 mod shards;
