@@ -31,6 +31,8 @@ pub enum Fault {
     DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
+    /// Nothing in this region answers for longer than anybody waits.
+    Silent(Region),
     /// The gateway begins and gives up, with this detail.
     BadConfiguration(&'static str),
     /// The gateway begins and never gets ready.
@@ -231,6 +233,13 @@ impl SimulatedBackend {
             .await;
     }
 
+    /// Time passes before anything is answered.
+    async fn answers(&self, region: &Region) {
+        if matches!(self.fault(), Some(Fault::Silent(silent)) if silent == *region) {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+    }
+
     fn error(
         operation: &'static str,
         region: &Region,
@@ -250,6 +259,7 @@ impl SimulatedBackend {
 #[async_trait]
 impl Backend for SimulatedBackend {
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError> {
+        self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
             return Err(Self::error("observe", region, false, "injected"));
         }

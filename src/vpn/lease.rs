@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use popup_model::document::Extra;
+use popup_model::document::{Extra, Work};
 use popup_model::{LastStop, Lease, LeaseDocument, LeaseId, Operation, StopReason};
 
 use super::request::{DEFAULT_IDLE, DEFAULT_LIFETIME, StartRequest};
@@ -23,8 +23,8 @@ pub fn is_claimed(document: &LeaseDocument, now: Timestamp) -> bool {
 }
 
 /// Claims the region until `deadline`.
-pub fn claim(document: &mut LeaseDocument, id: LeaseId, deadline: Timestamp) {
-    document.operation = Some(Operation { id, deadline });
+pub fn claim(document: &mut LeaseDocument, id: LeaseId, work: Work, deadline: Timestamp) {
+    document.operation = Some(Operation { id, deadline, work });
 }
 
 /// Ends the claim `id`; false when it is somebody else's by now.
@@ -86,6 +86,29 @@ pub fn finish(
         detail,
     });
     true
+}
+
+/// Does what a stop asks for: takes away the lease, or the claim of a start that has none yet, or
+/// at least the failure that nobody has seen so far. False when there is nothing to change.
+///
+/// Nothing is done outside under the claim of a start, so it may go at any time.
+pub fn revoke(document: &mut LeaseDocument, now: Timestamp, reason: StopReason) -> bool {
+    if finish(document, now, reason, None) {
+        return true;
+    }
+    let begins = |operation: &Operation| operation.work == Work::Begin;
+    if is_claimed(document, now) && document.operation.as_ref().is_some_and(begins) {
+        document.operation = None;
+        return true;
+    }
+    let failed = |stop: &&mut LastStop| stop.reason == StopReason::Failed;
+    match document.last_stop.as_mut().filter(failed) {
+        Some(stop) => {
+            stop.reason = reason;
+            true
+        }
+        None => false,
+    }
 }
 
 /// `now` plus `duration`, or the end of time.
@@ -153,6 +176,7 @@ mod tests {
         claim(
             &mut document,
             operation.clone(),
+            Work::Create,
             later(now(), Duration::from_secs(30)),
         );
         assert!(finish(&mut document, now(), StopReason::Idle, None));
@@ -170,12 +194,28 @@ mod tests {
         let mut document = started(&StartRequest::default());
         let mine = LeaseId::generate();
         let deadline = later(now(), Duration::from_secs(30));
-        claim(&mut document, mine.clone(), deadline);
+        claim(&mut document, mine.clone(), Work::Delete, deadline);
         assert!(is_claimed(&document, now()) && !is_claimed(&document, deadline));
         assert!(
             !release(&mut document, &LeaseId::generate()),
             "it is not theirs"
         );
         assert!(release(&mut document, &mine) && !is_claimed(&document, now()));
+    }
+
+    #[test]
+    fn a_stop_takes_the_claim_of_a_start_and_leaves_that_of_whoever_acts() {
+        let deadline = later(now(), Duration::from_secs(30));
+        for (work, goes) in [
+            (Work::Begin, true),
+            (Work::Create, false),
+            (Work::Delete, false),
+        ] {
+            let mut document = LeaseDocument::new("local".parse().unwrap());
+            claim(&mut document, LeaseId::generate(), work, deadline);
+            let changed = revoke(&mut document, now(), StopReason::Requested);
+            assert_eq!(changed, goes, "{work:?}");
+            assert_eq!(is_claimed(&document, now()), !goes, "{work:?}");
+        }
     }
 }

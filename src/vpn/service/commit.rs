@@ -1,5 +1,6 @@
 //! The part of a start that writes: the peer, then the lease.
 
+use popup_model::document::Work;
 use popup_model::{LeaseId, ServerConfig};
 use tokio::time::Instant;
 use tracing::info;
@@ -80,7 +81,7 @@ impl Attempt<'_> {
     ) -> Result<Option<Committed>, Error> {
         // On a copy first: what cannot work must not even claim.
         self.prepare(&mut config.document)?;
-        let Some(operation) = self.service.claim(view).await? else {
+        let Some(operation) = self.service.claim(view, Work::Begin).await? else {
             return Ok(None);
         };
         let outcome = self.begin_claimed(&operation).await;
