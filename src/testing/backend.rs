@@ -31,6 +31,8 @@ pub enum Fault {
     DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
+    /// `observe` is refused, to be asked again after this many seconds.
+    ObserveThrottled(u64),
     /// Nothing in this region answers for longer than anybody waits.
     Silent(Region),
     /// The gateway begins and gives up, with this detail.
@@ -262,6 +264,12 @@ impl Backend for SimulatedBackend {
         self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
             return Err(Self::error("observe", region, false, "injected"));
+        }
+        if let Some(Fault::ObserveThrottled(seconds)) = self.fault() {
+            return Err(BackendError {
+                retry_after: Some(Duration::from_secs(seconds)),
+                ..Self::error("observe", region, false, "injected")
+            });
         }
         self.live(region).await;
         let mut state = self.state();

@@ -39,11 +39,16 @@ pub fn release(document: &mut LeaseDocument, id: &LeaseId) -> bool {
     mine
 }
 
-/// Gives the right to run, and ends the claim under which this was prepared.
-pub fn start(document: &mut LeaseDocument, id: LeaseId, request: &StartRequest, now: Timestamp) {
+/// Gives the right to run, which is returned, and ends the claim under which this was prepared.
+pub fn start(
+    document: &mut LeaseDocument,
+    id: LeaseId,
+    request: &StartRequest,
+    now: Timestamp,
+) -> Lease {
     document.operation = None;
     document.access = None;
-    document.lease = Some(Lease {
+    let lease = Lease {
         id,
         started_at: now,
         expires_at: later(now, request.lifetime.unwrap_or(DEFAULT_LIFETIME)),
@@ -52,7 +57,9 @@ pub fn start(document: &mut LeaseDocument, id: LeaseId, request: &StartRequest, 
             .unwrap_or(Some(DEFAULT_IDLE))
             .map(|timeout| timeout.as_secs()),
         extra: Extra::new(),
-    });
+    };
+    document.lease = Some(lease.clone());
+    lease
 }
 
 /// Changes how long a running VPN may go on, counted from now; false when nothing was asked.

@@ -107,6 +107,12 @@ impl Service {
                 Some((region, error))
             }
         };
+        if let Err(error) = self.forget_unanswered().await {
+            warn!(
+                error = error.internal(),
+                "peers of dead starts stay for now"
+            );
+        }
         let outcomes = together(self.options.regions.iter().map(of)).await;
         outcomes.into_iter().flatten().collect()
     }

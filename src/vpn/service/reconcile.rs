@@ -10,7 +10,7 @@ use tracing::{Instrument as _, info, warn};
 
 use super::Service;
 use crate::error::Error;
-use crate::vpn::backend::{BackendError, Group, Sighting};
+use crate::vpn::backend::{BackendError, Sighting};
 use crate::vpn::documents::Versioned;
 use crate::vpn::lease;
 use crate::vpn::plan::{Action, Observed, plan};
@@ -58,26 +58,6 @@ impl Service {
         let observed = Observed {
             group: sighting.group.clone(),
             status,
-        };
-        Ok(View {
-            lease,
-            sighting,
-            observed,
-            now: self.clock.now(),
-        })
-    }
-
-    /// Only what is written down, when there is no time to look at more.
-    pub(super) async fn look_at_lease(&self, region: &Region) -> Result<View, Error> {
-        let lease = self.documents.lease(region).await?;
-        let sighting = Sighting {
-            group: Group::Absent,
-            host: None,
-            public_ip: None,
-        };
-        let observed = Observed {
-            group: Group::Absent,
-            status: None,
         };
         Ok(View {
             lease,

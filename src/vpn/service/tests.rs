@@ -1,5 +1,6 @@
 //! Over a simulated backend, a store in memory, and tokio's paused clock.
 
+mod dying;
 mod failures;
 mod parallel;
 mod peers;
