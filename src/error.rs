@@ -88,6 +88,12 @@ pub enum Error {
         "this public key belongs to the peer {0}: use that name, delete it, or send another key"
     )]
     PeerExists(PeerName),
+    /// Somebody else has replaced or removed the peer of this start.
+    #[error(
+        "the peer {0} was replaced or removed while this start was under way, so its new \
+         configuration is worth nothing: start again if you want it"
+    )]
+    PeerChanged(PeerName),
     /// A bare configuration was asked for and there is none to give.
     #[error("{0}")]
     NoConfigToReturn(String),
@@ -174,6 +180,7 @@ impl Error {
             Self::TooManyPeers => "TooManyPeers",
             Self::PeerNotFound(_) => "PeerNotFound",
             Self::PeerExists(_) => "PeerExists",
+            Self::PeerChanged(_) => "PeerChanged",
             Self::NoConfigToReturn(_) => "NoConfigToReturn",
             Self::Interrupted => "Interrupted",
             Self::Busy => "Busy",
@@ -189,6 +196,14 @@ impl Error {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::Internal(_) => "Internal",
         }
+    }
+
+    /// Whether the same request would fail again right away, so that trying is of no use.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::ConfigurationInvalid(_) | Self::DocumentUnusable(_) | Self::Internal(_)
+        )
     }
 
     /// The whole chain of causes, for the log.

@@ -102,6 +102,7 @@ fn http_status(error: &Error) -> StatusCode {
         Error::NetworkExhausted(_)
         | Error::TooManyPeers
         | Error::PeerExists(_)
+        | Error::PeerChanged(_)
         | Error::NoConfigToReturn(_)
         | Error::Interrupted => StatusCode::CONFLICT,
         Error::Busy

@@ -31,6 +31,10 @@ pub enum Fault {
     DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
+    /// `observe` is refused, to be asked again after this many seconds.
+    ObserveThrottled(u64),
+    /// Nothing in this region answers for longer than anybody waits.
+    Silent(Region),
     /// The gateway begins and gives up, with this detail.
     BadConfiguration(&'static str),
     /// The gateway begins and never gets ready.
@@ -231,6 +235,13 @@ impl SimulatedBackend {
             .await;
     }
 
+    /// Time passes before anything is answered.
+    async fn answers(&self, region: &Region) {
+        if matches!(self.fault(), Some(Fault::Silent(silent)) if silent == *region) {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+    }
+
     fn error(
         operation: &'static str,
         region: &Region,
@@ -250,8 +261,15 @@ impl SimulatedBackend {
 #[async_trait]
 impl Backend for SimulatedBackend {
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError> {
+        self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
             return Err(Self::error("observe", region, false, "injected"));
+        }
+        if let Some(Fault::ObserveThrottled(seconds)) = self.fault() {
+            return Err(BackendError {
+                retry_after: Some(Duration::from_secs(seconds)),
+                ..Self::error("observe", region, false, "injected")
+            });
         }
         self.live(region).await;
         let mut state = self.state();

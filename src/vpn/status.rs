@@ -117,7 +117,7 @@ impl StatusView {
         Self {
             state,
             region: document.region.clone(),
-            endpoint: endpoint(view, config).filter(|_| reachable),
+            endpoint: endpoint(view, config.ports.first().copied()).filter(|_| reachable),
             public_ip: view.sighting.public_ip.filter(|_| reachable),
             server_public_key: status.and_then(|status| status.public_key),
             mode: status.map(|status| status.mode.clone()),

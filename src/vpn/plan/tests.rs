@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use popup_model::document::Extra;
+use popup_model::document::{Extra, Work};
 use popup_model::{LeaseId, PrivateKey};
 
 use super::super::request::StartRequest;
@@ -304,7 +304,7 @@ fn an_operation_of_somebody_else_is_left_alone_until_its_deadline() {
         for group in groups {
             document.operation = None;
             let free = decide(&document, group.clone(), None, 30);
-            lease::claim(&mut document, id('c'), at(30));
+            lease::claim(&mut document, id('c'), Work::Create, at(30));
             assert_eq!(decide(&document, group.clone(), None, 29), Action::Wait);
             assert_eq!(decide(&document, group, None, 30), free);
         }
