@@ -26,6 +26,28 @@ param containerImage string
 @description('Make a private container registry and let the gateway pull from it.')
 param privateRegistry bool = false
 
+@description('Network of the tunnel. It is taken over by a deployment\'s first start, and stays.')
+param serverNetwork string = '10.8.0.0/24'
+
+@description('Private networks that clients may reach, separated by commas. Empty for none.')
+param egressAllow string = ''
+
+@description('Whether clients may reach each other.')
+param peerToPeer bool = false
+
+@description('How packets leave the gateway: auto, kernel, raw or socket.')
+@allowed(['auto', 'kernel', 'raw', 'socket'])
+param gatewayMode string = 'auto'
+
+@description('Packet loops of the gateway, 1 to 16; auto for one for each processor.')
+param gatewayThreads string = 'auto'
+
+@description('host:port that mode raw is tested against. Empty for the documents\' storage account.')
+param rawProbeTarget string = ''
+
+@description('Name of the interface inside the gateway, as kernel mode and `wg show` have it.')
+param serverInterface string = 'wg0'
+
 @description('CPU cores of the gateway.')
 param cpu string = '1.0'
 
@@ -43,6 +65,27 @@ param gatewayLogs bool = false
 @minValue(1)
 @maxValue(225)
 param startWaitSeconds int = 200
+
+@description('What the handler logs, as RUST_LOG has it: info, or popup_vpn=debug,info.')
+param rustLog string = 'info'
+
+@description('How the handler logs: json, or text.')
+@allowed(['json', 'text'])
+param logFormat string = 'json'
+
+@description('Storage account of a file share for the interface\'s key, in place of a blob. One region only.')
+param azureFilesAccount string = ''
+
+@description('That file share.')
+param azureFilesShare string = ''
+
+@description('That account\'s key: Container Instances takes no identity for a share.')
+@secure()
+param azureFilesKey string = ''
+
+@description('Connection string of another account for the documents, with its key. Empty for an account of this deployment, by identity.')
+@secure()
+param storageConnectionString string = ''
 
 @description('Days that logs are kept.')
 @minValue(30)
@@ -83,7 +126,7 @@ module monitoring 'modules/monitoring.bicep' = {
   }
 }
 
-module documents 'modules/documents.bicep' = {
+module documents 'modules/documents.bicep' = if (empty(storageConnectionString)) {
   name: 'documents'
   scope: group
   params: {
@@ -143,18 +186,33 @@ module handler 'modules/handler.bicep' = {
     settings: {
       SUBSCRIPTION_ID: subscription().subscriptionId
       RESOURCE_GROUP: group.name
+      ARM_ENDPOINT: environment().resourceManager
+      ARM_AUDIENCE: environment().resourceManager
       REGIONS: empty(regions) ? location : regions
       VPN_PORTS: vpnPorts
+      SERVER_NETWORK: serverNetwork
+      SERVER_INTERFACE: serverInterface
+      EGRESS_ALLOW: egressAllow
+      PEER_TO_PEER: string(peerToPeer)
+      GATEWAY_MODE: gatewayMode
+      GATEWAY_THREADS: gatewayThreads
+      RAW_PROBE_TARGET: rawProbeTarget
       CONTAINER_IMAGE: containerImage
       REGISTRY_SERVER: privateRegistry ? registry!.outputs.server : ''
       GATEWAY_IDENTITY_ID: identities.outputs.gatewayId
       GATEWAY_IDENTITY_CLIENT_ID: identities.outputs.gatewayClientId
-      STORAGE_ACCOUNT_URL: documents.outputs.url
+      STORAGE_ACCOUNT_URL: empty(storageConnectionString) ? documents!.outputs.url : ''
+      AZURE_FILES_ACCOUNT: azureFilesAccount
+      AZURE_FILES_SHARE: azureFilesShare
       CONTAINER_SKU: containerSku
       CPU: cpu
       MEMORY_GB: memoryGb
       START_WAIT_SECONDS: string(startWaitSeconds)
+      RUST_LOG: rustLog
+      LOG_FORMAT: logFormat
     }
+    azureFilesKey: azureFilesKey
+    storageConnectionString: storageConnectionString
   }
   // The roles must be there before the first request; they take minutes to be in force.
   dependsOn: [

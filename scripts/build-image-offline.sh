@@ -15,9 +15,9 @@ need podman=podman buildah=buildah runc=runc wg=wireguard-tools wireguard-go=wir
 [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || need_static_busybox=1
 [ -z "${need_static_busybox:-}" ] || as_root apt-get -qq install -y --no-install-recommends busybox-static >&2
 
+need_rust
 gateway=${POPUP_GATEWAY:-}
 if [ -z "$gateway" ]; then
-  need_rust
   need musl-gcc=musl-tools
   rustup target add x86_64-unknown-linux-musl 2>/dev/null
   cargo build --release --locked --package popup-gateway --target x86_64-unknown-linux-musl
@@ -98,12 +98,19 @@ APK
 system "$work/rust"
 mkdir "$work/rust/handed-over"
 cp "$gateway" "$work/rust/handed-over/popup-gateway"
+# Cargo reads every member of the workspace, and wants each of their targets to be there.
+here=$(pwd -P)
+cargo metadata --format-version 1 --no-deps --offline --locked |
+  grep -o "\"\(manifest_path\|src_path\)\":\"$here/[^\"]*" | sed "s|.*\"$here/||" >"$work/rust/handed-over/needed"
+[ -s "$work/rust/handed-over/needed" ] || die "cargo does not say what the workspace is made of"
 cat >"$work/rust/usr/bin/cargo" <<'CARGO'
 #!/bin/sh
 # Checks what it is asked for, and hands over what was built outside.
 set -eu
 [ "$*" = "build --release --locked --package popup-gateway --target x86_64-unknown-linux-musl" ]
-[ -f Cargo.toml ] && [ -f Cargo.lock ] && [ -f crates/gateway/Cargo.toml ]
+for file in Cargo.toml Cargo.lock $(cat /handed-over/needed); do
+  [ -f "$file" ] || { echo "cargo: $file is not in the image's build: see .dockerignore" >&2; exit 1; }
+done
 mkdir -p target/x86_64-unknown-linux-musl/release
 cp /handed-over/popup-gateway target/x86_64-unknown-linux-musl/release/
 CARGO

@@ -22,13 +22,38 @@ first_address() {
   printf '%d.%d.%d.%d/%d\n' $((number >> 24 & 255)) $((number >> 16 & 255)) $((number >> 8 & 255)) $((number & 255)) "$prefix"
 }
 
-if ! [ -s "$key_file" ]; then
-  mkdir -p "$(dirname "$key_file")"
+# make_key: whole and on the disk before it has its name, and of several that are made at once
+# only one ever gets it. A key is 44 characters; what is empty was left by a crash.
+make_key() {
+  local made lock=$key_file.lock
   made=$(mktemp "$key_file.XXXXXX")
   wg genkey >"$made"
-  # A link fails where the name is taken: of two that start together, one makes the key.
-  ln "$made" "$key_file" 2>/dev/null || [ -s "$key_file" ] || mv -n "$made" "$key_file"
+  sync "$made" 2>/dev/null || sync
+  # A link fails where the name is taken.
+  if ln "$made" "$key_file" 2>/dev/null; then
+    rm -f "$made"
+    return
+  fi
+  # Or where there are no links, as on an Azure Files share. There a directory can be made only once.
+  local tries=0
+  until [ -s "$key_file" ]; do
+    if mkdir "$lock" 2>/dev/null; then
+      [ -s "$key_file" ] || mv -f "$made" "$key_file"
+      rmdir "$lock"
+    elif [ $((tries += 1)) -gt 100 ]; then
+      rm -f "$made"
+      echo "generate-config: no key comes, and $lock is there: if nothing else starts, remove it" >&2
+      exit 1
+    else
+      sleep 0.1
+    fi
+  done
   rm -f "$made"
+}
+
+if ! [ -s "$key_file" ]; then
+  mkdir -p "$(dirname "$key_file")"
+  make_key
 fi
 chmod 600 "$key_file" 2>/dev/null || true # an Azure Files share has no modes
 

@@ -14,8 +14,16 @@ param gatewayLogWorkspaceName string
 @description('Client id of an Entra ID app registration; empty for none.')
 param entraClientId string
 
-@description('The settings of the handler.')
+@description('The settings of the handler that are no secrets.')
 param settings object
+
+@description('Key of the account that has the file share; empty for none.')
+@secure()
+param azureFilesKey string
+
+@description('Connection string of another account for the documents; empty for none.')
+@secure()
+param storageConnectionString string
 
 resource hostStorage 'Microsoft.Storage/storageAccounts@2023-05-01' existing = {
   name: hostStorageName
@@ -36,6 +44,13 @@ var gatewayLogSettings = empty(gatewayLogWorkspaceName)
       LOG_ANALYTICS_WORKSPACE_ID: gatewayLogWorkspace!.properties.customerId
       LOG_ANALYTICS_WORKSPACE_KEY: gatewayLogWorkspace!.listKeys().primarySharedKey
     }
+
+// Apart from the others, because what is not marked as secret stays readable in the deployment's
+// history. Empty counts as unset.
+var secretSettings = {
+  AZURE_FILES_KEY: azureFilesKey
+  AZURE_STORAGE_CONNECTION_STRING: storageConnectionString
+}
 
 // In Flex Consumption the platform sets FUNCTIONS_WORKER_RUNTIME and FUNCTIONS_EXTENSION_VERSION.
 var platformSettings = {
@@ -107,7 +122,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
 
   resource appSettings 'config' = {
     name: 'appsettings'
-    properties: union(settings, platformSettings, gatewayLogSettings)
+    properties: union(settings, secretSettings, platformSettings, gatewayLogSettings)
   }
 
   // Deployment is by Entra ID only.

@@ -15,15 +15,52 @@ claim() { # claim TEXT COMMAND…
 }
 line() { sed -n "s/^$1 = //p" "$work/wg0.conf"; }
 
-for _ in 1 2 3 4 5 6 7 8; do
-  "$script" "$work/start$_.conf" &
-done
-wait
+# starts: eight that come together.
+starts() {
+  rm -rf "$work"/start*.conf
+  local number started=()
+  for number in 1 2 3 4 5 6 7 8; do
+    "$script" "$work/start$number.conf" &
+    started+=($!)
+  done
+  wait "${started[@]}"
+}
 keys() { sed -n 's/^PrivateKey = //p' "$work"/start*.conf | sort -u | wc -l; }
-claim "starts that come together end with one key" test "$(keys)" -eq 1
-claim "which is for its owner only" test "$(stat -c %a "$SERVER_KEY_FILE")" = 600
+all() { [ "$(grep -l '^PrivateKey = .\{44\}$' "$work"/start*.conf | wc -l)" -eq 8 ]; }
 leftovers() { find "$work" -name '*.key.*' -o -name '*.conf.*'; }
-claim "and leave no half-made file" test -z "$(leftovers)"
+one_key() { # one_key WHERE
+  starts
+  claim "$1: starts that come together end with one key" test "$(keys)" -eq 1
+  claim "$1: which all of them have" all
+  claim "$1: which is for its owner only" test "$(stat -c %a "$SERVER_KEY_FILE")" = 600
+  claim "$1: and leave no half-made file" test -z "$(leftovers)"
+}
+one_key "a directory"
+: >"$SERVER_KEY_FILE"
+one_key "an empty file, left by a crash"
+
+# An Azure Files share has no hard links, and is slow.
+mkdir "$work/bin"
+printf '#!/bin/sh\nexit 1\n' >"$work/bin/ln"
+printf '#!/bin/sh\nsleep 0.1\nexec %s "$@"\n' "$(command -v mv)" >"$work/bin/mv"
+chmod +x "$work/bin/ln" "$work/bin/mv"
+usual=$PATH
+PATH=$work/bin:$PATH
+rm -f "$SERVER_KEY_FILE"
+one_key "a share without links"
+: >"$SERVER_KEY_FILE"
+one_key "a share without links, and an empty file"
+
+# The key is on the disk before it has its name.
+cat >"$work/bin/sync" <<TEXT
+#!/bin/sh
+[ -e "$SERVER_KEY_FILE" ] || [ "\$(wc -c <"\$1")" -ne 45 ] || echo "\$1" >>"$work/synced"
+TEXT
+chmod +x "$work/bin/sync"
+rm "$work/bin/ln" "$work/bin/mv" "$SERVER_KEY_FILE"
+"$script" "$work/wg0.conf"
+PATH=$usual
+claim "the key is on the disk before it has its name" grep -q '\.key\.' "$work/synced"
 kept=$(cat "$SERVER_KEY_FILE")
 "$script" "$work/wg0.conf"
 claim "a key that is there is kept" test "$(line PrivateKey)" = "$kept"

@@ -1,6 +1,7 @@
 //! Giving up what the process no longer needs.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::process::{Gid, Uid, geteuid};
@@ -23,10 +24,11 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Nobody, or the owner of the directory that is read and written, where there is one.
+    /// Nobody, or the owner of the directory that is read and written, where there is one that is
+    /// not everybody's.
     pub(crate) fn for_directory(directory: Option<&Path>) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        let owner = directory.and_then(|directory| std::fs::metadata(directory).ok());
+        let private = directory.filter(|directory| !is_everybodys(directory));
+        let owner = private.and_then(|directory| std::fs::metadata(directory).ok());
         match owner {
             Some(owner) => Self {
                 uid: owner.uid(),
@@ -38,6 +40,18 @@ impl User {
             },
         }
     }
+}
+
+/// Whether anybody can work in the directory, as in a mounted Azure Files share, which is root's.
+fn is_everybodys(directory: &Path) -> bool {
+    let may = |path: &Path, wanted: u32| {
+        std::fs::metadata(path).is_ok_and(|found| found.mode() & wanted == wanted)
+    };
+    let files = std::fs::read_dir(directory);
+    may(directory, 0o007)
+        && files.is_ok_and(|mut files| {
+            files.all(|file| file.is_ok_and(|file| may(&file.path(), 0o006)))
+        })
 }
 
 /// Gives up every capability for good, and root. Other threads must not exist yet: theirs would
@@ -136,4 +150,37 @@ impl Privileged {
 fn open_all(ports: &[u16], count: usize) -> Vec<io::Result<Vec<WireGuardSocket>>> {
     let bind = |port: &u16| WireGuardSocket::bind(*port, count);
     ports.iter().map(bind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn who_it_becomes_can_work_in_the_directory() {
+        let nobody = User {
+            uid: NOBODY,
+            gid: NOBODY,
+        };
+        assert_eq!(User::for_directory(None), nobody);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let own = fs::metadata(path).unwrap();
+        let owner = User {
+            uid: own.uid(),
+            gid: own.gid(),
+        };
+        assert_eq!(User::for_directory(Some(path)), owner, "it is private");
+        fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(User::for_directory(Some(path)), nobody, "it is everybody's");
+        let key = path.join("private.key");
+        fs::write(&key, "key").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(User::for_directory(Some(path)), owner, "its key is not");
+        fs::set_permissions(&key, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(User::for_directory(Some(path)), nobody);
+    }
 }

@@ -1,7 +1,8 @@
 //! The interface's key in a mounted directory, the documents elsewhere.
 //!
 //! The file is the one that `generate-config.sh` makes: a key in base64 and nothing else. It is
-//! created and never replaced; one that is empty was left by a crash and counts as none.
+//! created and never replaced; one that is empty was left by a crash and counts as none. The name
+//! is given without replacing, which local file systems and SMB do in one step.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use popup_store::azure::BlobStore;
 use popup_store::{Change, Container, DocumentStore, Expect, StoreError, Stored, Version};
+use rand::TryRngCore as _;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 const FILE: &str = "private.key";
 /// A key has 44 characters and perhaps a line feed.
@@ -98,29 +102,50 @@ fn read(path: &Path) -> std::io::Result<Option<Stored>> {
     }))
 }
 
-/// False when there is a key already.
+/// False when there is a key already. A key is whole and on the disk before it has its name, and
+/// of several that come together only one gets it.
 fn create(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
-    let fresh = OpenOptions::new()
+    let mut random = [0; 8];
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut random)
+        .map_err(std::io::Error::other)?;
+    let name = format!("{FILE}.{:016x}", u64::from_ne_bytes(random));
+    let (directory, made) = (path.with_file_name(""), path.with_file_name(name));
+    let outcome = write(&made, bytes).and_then(|()| {
+        loop {
+            match renameat_with(CWD, &made, CWD, path, RenameFlags::NOREPLACE) {
+                Ok(()) => break Ok(true),
+                // A crash of an older program has left an empty file.
+                Err(Errno::EXIST) => match read(path)? {
+                    Some(_) => break Ok(false),
+                    None => std::fs::remove_file(path)?,
+                },
+                Err(error) => break Err(error.into()),
+            }
+        }
+    });
+    if !matches!(outcome, Ok(true)) {
+        let _ = std::fs::remove_file(&made);
+    }
+    // Not every file system can: SMB writes through.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    outcome
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path);
-    let mut file = match fresh {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if read(path)?.is_some() {
-                return Ok(false);
-            }
-            OpenOptions::new().write(true).open(path)?
-        }
-        fresh => fresh?,
-    };
+        .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(true)
+    file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -133,5 +158,30 @@ mod tests {
         assert!(create(&path, b"one").unwrap());
         assert!(!create(&path, b"two").unwrap());
         assert_eq!(read(&path).unwrap().unwrap().bytes, b"one");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_gateways_that_start_together_one_makes_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let all = std::sync::Barrier::new(8);
+        let made = std::thread::scope(|scope| {
+            let start = |number: u8| {
+                let (path, all) = (&path, &all);
+                scope.spawn(move || {
+                    all.wait();
+                    create(path, &[number; 44]).unwrap()
+                })
+            };
+            let started: Vec<_> = (0..8).map(start).collect();
+            let ended = started.into_iter().map(|thread| thread.join().unwrap());
+            ended.filter(|made| *made).count()
+        });
+        assert_eq!(made, 1);
+        assert_eq!(read(&path).unwrap().unwrap().bytes.len(), 44);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
     }
 }

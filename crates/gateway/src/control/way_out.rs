@@ -36,9 +36,9 @@ impl Prepared {
             Mode::Socket => Err("asked for by name".to_owned()),
             Mode::Kernel(_) => Err(String::new()),
         };
-        let ports = match raw {
-            Ok(_) => privileges::give_up(User::for_directory(settings.directory()))?,
-            Err(_) => PortOpener::unprivileged(),
+        let ports = match settings.mode {
+            Mode::Kernel(_) => PortOpener::unprivileged(),
+            _ => privileges::give_up(User::for_directory(settings.directory()))?,
         };
         Ok(Self { raw, ports })
     }

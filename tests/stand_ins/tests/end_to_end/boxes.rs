@@ -18,6 +18,11 @@ pub const NAME: &str = "www.internet.test";
 /// Its address.
 pub const ADDRESS: &str = "198.51.100.10";
 
+/// What Azure has for its machines alone: instance metadata and its own services. The internet's
+/// web server answers there as well. On Azure these are outside the container, as here, and what a
+/// container sends to them arrives.
+pub const PLATFORM: [&str; 2] = ["169.254.169.254", "168.63.129.16"];
+
 /// A web server behind Azure's router.
 pub struct Internet {
     _namespace: Namespace,
@@ -34,7 +39,13 @@ impl Internet {
             "ip address add {ADDRESS}/25 dev azure; ip link set azure up
              ip route add default via 198.51.100.1"
         ));
-        let listener = namespace.enter(|| TcpListener::bind((ADDRESS, 80)).unwrap());
+        for address in PLATFORM {
+            namespace.shell(&format!("ip address add {address}/32 dev lo"));
+            azure
+                .namespace
+                .shell(&format!("ip route add {address} via {ADDRESS}"));
+        }
+        let listener = namespace.enter(|| TcpListener::bind(("0.0.0.0", 80)).unwrap());
         // Ends with the test's process.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
@@ -124,6 +135,26 @@ impl Client {
         ];
         self.namespace
             .run(Duration::from_secs(patience_s), &arguments)
+    }
+
+    /// What a web server at one of the platform's addresses answers to a request for a token, with
+    /// curl's exit code.
+    pub fn asks_the_platform(&self, address: &str) -> (String, Option<i32>) {
+        let query = "api-version=2018-02-01&resource=https://storage.azure.com";
+        let url = format!("http://{address}/metadata/identity/oauth2/token?{query}");
+        let arguments = [
+            "curl",
+            "--silent",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "5",
+            "--header",
+            "Metadata: true",
+            &url,
+        ];
+        let finished = self.namespace.run(Duration::from_secs(10), &arguments);
+        (finished.stdout(), finished.output.status.code())
     }
 
     /// Asserts that the internet can be used by name.

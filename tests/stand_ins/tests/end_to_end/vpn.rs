@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::boxes::{Client, Internet};
+use crate::boxes::{Client, GREETING, Internet, PLATFORM};
 use crate::cloud::{Azure, Capabilities, Runner};
 use crate::eventually;
 use crate::function_app::FunctionApp;
@@ -15,13 +15,25 @@ fn whole_life(runner: Runner, capabilities: Capabilities, settings: &[(&str, &st
 
     let laptop = app.add_peer("laptop");
     let first = Client::new(&azure, 0);
+    for address in PLATFORM {
+        let answer = first.asks_the_platform(address);
+        let there = (GREETING.to_owned(), Some(0));
+        assert_eq!(
+            answer, there,
+            "{address} is there, and answers without a tunnel"
+        );
+    }
     first.up(&laptop);
     first.browses();
-    let metadata = "http://169.254.169.254/metadata/identity/oauth2/token";
-    assert!(
-        !first.curl(3, metadata).succeeded(),
-        "metadata is the gateway's alone"
-    );
+    // The gateway has got its own token there, or it would not run. Not even silence is enough.
+    for address in PLATFORM {
+        let answer = first.asks_the_platform(address);
+        let refused = (String::new(), Some(7));
+        assert_eq!(
+            answer, refused,
+            "{address} must be refused through the tunnel, at once"
+        );
+    }
 
     let phone = app.add_peer("phone");
     let second = Client::new(&azure, 1);
