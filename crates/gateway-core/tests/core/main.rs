@@ -13,4 +13,5 @@ mod shards;
 mod steady_state;
 mod support;
 mod tcp;
+mod trains;
 mod wireguard;

@@ -533,3 +533,51 @@ fn loss_does_not_halve_the_download_again_and_again() {
         "2 MB with 0.5 % loss at 20 ms took {took:?} of simulated time"
     );
 }
+
+/// Downloads that have learnt of a path that holds megabytes, and whose outside says more now.
+fn fast_downloads(count: usize) -> World {
+    let mut world = World::new(1);
+    let handles: Vec<_> = (0..count)
+        .map(|_| world.clients[0].connect(SERVER.parse().unwrap()))
+        .collect();
+    world.outside.greeting = pattern(4_000_000);
+    let mut got = vec![0; count];
+    assert!(world.run_until(60 * SECOND, |world| {
+        for (handle, got) in handles.iter().zip(&mut got) {
+            let socket = world.clients[0].tcp(*handle);
+            while socket.can_recv() {
+                *got += socket.recv(|bytes| (bytes.len(), bytes.len())).unwrap();
+            }
+        }
+        got.iter().all(|got| *got == 4_000_000)
+    }));
+    world.run_for(SECOND);
+    for connection in world.outside.connections.values_mut() {
+        connection.to_send.extend(pattern(4_000_000));
+    }
+    world
+}
+
+fn sent(world: &World) -> usize {
+    let connections = world.outside.connections.values();
+    connections.map(|connection| connection.sent).sum()
+}
+
+#[test]
+fn a_turn_brings_a_burst_and_a_round_a_few_turns() {
+    let (burst, round) = (32 * 1380, 256 * 1024);
+    for count in [1, 8] {
+        let mut world = fast_downloads(count);
+        let flows: Vec<_> = world.outside.connections.keys().copied().collect();
+        let (before, now) = (sent(&world), world.now);
+        for flow in flows {
+            world.outside.pump(&mut world.gateway, now, flow);
+        }
+        let brought = sent(&world) - before;
+        assert!(brought > 0 && brought <= count * burst, "{brought} bytes");
+        let before = sent(&world);
+        world.drain();
+        let brought = sent(&world) - before;
+        assert!(brought > 0 && brought <= round + burst, "{brought} bytes");
+    }
+}
