@@ -7,7 +7,7 @@ set -euo pipefail
 
 need_rust
 need cc=build-essential shellcheck=shellcheck curl=curl ip=iproute2 ping=iputils-ping dig=dnsutils \
-  wg-quick=wireguard-tools wireguard-go=wireguard-go resolvconf=openresolv nft=nftables sysctl=procps unshare=util-linux \
+  wg-quick=wireguard-tools wireguard-go=wireguard-go resolvconf=openresolv nft=nftables sysctl=procps unshare=util-linux jq=jq \
   traceroute=traceroute ethtool=ethtool tcpdump=tcpdump tshark=tshark
 if ! have chromium && ! have chromium-browser && ! have google-chrome; then
   need chromium=chromium
@@ -26,6 +26,8 @@ if [ "$(id -u)" -ne 0 ]; then
   triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
   export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env --preserve-env=PATH"
 fi
+step "the package"
+tests/package.sh target/debug/popup-vpn
 scripts/test-container.sh
 # Before the tests, whose summary is to be what one reads last.
 step "examples in the documentation"

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
-use popup_gateway_core::EgressPolicy;
+use popup_gateway_core::{DropReason, EgressPolicy};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -164,6 +164,32 @@ fn every_setting_is_in_the_documentation() {
     }
 }
 
+#[test]
+fn the_documentation_tells_of_every_error_code_and_every_reason_to_drop() {
+    let source = read("src/error.rs");
+    let codes = between(&source, "pub fn code(", "\n    }\n");
+    let codes: BTreeSet<&str> = codes.split('"').skip(1).step_by(2).collect();
+    assert!(codes.len() > 30, "{codes:?}");
+    let operations = read("docs/OPERATIONS.md");
+    let table = between(&operations, "| `code` | HTTP |", "\n\n");
+    let told: BTreeSet<&str> = table
+        .lines()
+        .skip(2)
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(told, codes);
+    let drops = between(&operations, "| reason | meaning |", "\n\n");
+    let told: BTreeSet<&str> = drops
+        .lines()
+        .skip(2)
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let reasons: BTreeSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(told, reasons);
+}
+
 /// The parameters of a Bicep file, and which of them have a default.
 fn parameters(bicep: &str) -> BTreeMap<&str, bool> {
     bicep
@@ -270,12 +296,20 @@ fn the_handler_cannot_reach_keys_nor_run_commands_in_containers() {
         .map(|line| line.trim().trim_matches('\''))
         .filter(|line| line.starts_with("Microsoft.") && !line.contains('@'))
         .collect();
-    assert!(actions.len() > 8, "{actions:?}");
-    for action in actions {
-        let harmless =
-            !action.contains('*') && !action.contains("exec") && !action.contains("attach");
-        assert!(harmless, "{action}");
-    }
+    // What src/azure/arm/client.rs asks for, and what a group with an identity takes. The
+    // simulation of Container Instances holds the handler to these (arm/roles.rs there).
+    let needed = [
+        "Microsoft.ContainerInstance/containerGroups/read",
+        "Microsoft.ContainerInstance/containerGroups/write",
+        "Microsoft.ContainerInstance/containerGroups/delete",
+        "Microsoft.ContainerInstance/containerGroups/start/action",
+        "Microsoft.ContainerInstance/containerGroups/restart/action",
+        "Microsoft.ContainerInstance/containerGroups/containers/logs/read",
+        "Microsoft.ContainerInstance/locations/operations/read",
+        "Microsoft.ManagedIdentity/userAssignedIdentities/read",
+        "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
+    ];
+    assert_eq!(actions, needed);
 }
 
 #[test]

@@ -6,8 +6,10 @@
 #
 # `auto` tries them in this order; popup-gateway itself chooses between raw and socket. kernel in
 # `auto` means the kernel's own WireGuard. By name it also takes wireguard-go, which needs
-# /dev/net/tun and NET_ADMIN. raw needs NET_RAW, and is given up for socket where it does not work. popup-gateway supervises every mode; without a lease (LEASE_ID), as
-# when the image is run by hand, kernel mode brings up the interface and waits for a signal.
+# /dev/net/tun and NET_ADMIN. raw needs NET_RAW, and is given up for socket where it does not work.
+# popup-gateway supervises every mode, and gives up root in all but kernel mode. Without a lease
+# (LEASE_ID), as when the image is run by hand, kernel mode brings up the interface and waits for a
+# signal; the other modes are nothing without a handler.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -45,7 +47,11 @@ if [ "$mode" = auto ]; then
     say "not kernel: ${reason//$'\n'/; }"
   fi
 fi
-if [ "$mode" = kernel ] && [ -z "${LEASE_ID:-}" ]; then
+if [ -z "${LEASE_ID:-}" ]; then
+  [ "$mode" = kernel ] || {
+    say "without a handler (LEASE_ID is not set) there is only GATEWAY_MODE=kernel: it needs NET_ADMIN, and either the wireguard module or /dev/net/tun"
+    exit 0
+  }
   by_hand
 fi
 export GATEWAY_MODE=$mode

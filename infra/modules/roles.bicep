@@ -12,7 +12,7 @@ resource driveGroups 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
   name: guid(resourceGroup().id, 'popup-vpn-drive-container-groups')
   properties: {
     roleName: 'Popup VPN container groups (${uniqueString(resourceGroup().id)})'
-    description: 'Create, read, start, stop, restart and delete container groups, and read their logs.'
+    description: 'Create, read, start, restart and delete container groups, and read their logs.'
     type: 'CustomRole'
     assignableScopes: [
       resourceGroup().id
@@ -24,7 +24,6 @@ resource driveGroups 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
           'Microsoft.ContainerInstance/containerGroups/write'
           'Microsoft.ContainerInstance/containerGroups/delete'
           'Microsoft.ContainerInstance/containerGroups/start/action'
-          'Microsoft.ContainerInstance/containerGroups/stop/action'
           'Microsoft.ContainerInstance/containerGroups/restart/action'
           'Microsoft.ContainerInstance/containerGroups/containers/logs/read'
           'Microsoft.ContainerInstance/locations/operations/read'

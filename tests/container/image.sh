@@ -202,6 +202,11 @@ inside gateway sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 chown -R 0:0 "$work"
 profile kernel "NET_ADMIN and a TUN device" --cap-add NET_ADMIN --device /dev/net/tun --env GATEWAY_MODE=kernel
 
+# By hand, without what kernel mode needs: it says so.
+says() { podman run --rm --network=none "$@" "$image" 2>&1; }
+claim "by hand: without NET_ADMIN it says what is missing" grep -q "LEASE_ID is not set.*NET_ADMIN" <(says)
+claim "by hand: and by name, too" grep -q "NET_ADMIN" <(says --env GATEWAY_MODE=kernel)
+
 # The same by hand, without a handler and a lease.
 printf '[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n' "$(wg pubkey <<<"$private")" >"$work/peers"
 begin --env LEASE_ID= --env GATEWAY_MODE=kernel --env PEERS_FILE=/test/peers --env SERVER_KEY_FILE=/test/kernel.key \

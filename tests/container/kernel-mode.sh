@@ -19,12 +19,21 @@ if [ "${1:-}" != inside ]; then
       exit 1
     }
   done
-  exec unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- "$0" inside
+  # unshare itself waits through SIGINT and SIGTERM, and process 1 in there hears neither. SIGKILL
+  # takes everything in there with it, however this script ends.
+  work=$(mktemp -d)
+  unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- "$0" inside "$work" &
+  inside=$!
+  trap 'kill -KILL "$inside" 2>/dev/null || true; rm -rf "$work"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  outcome=0
+  wait "$inside" || outcome=$?
+  exit "$outcome"
 fi
 
 umask 077
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$2
 mkdir -p /run/netns /run/wireguard
 mount -t tmpfs tmpfs /run/netns
 mount -t tmpfs tmpfs /run/wireguard

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use lexopt::prelude::*;
-use popup_stand_ins::arm::{Delays, Identity, LongRunning, Settings};
+use popup_stand_ins::arm::{Delays, Identity, LongRunning, Roles, Settings};
 use popup_stand_ins::azurite::{API_VERSION, Azurite};
 use popup_stand_ins::cloud::Cloud;
 use popup_stand_ins::dns::Resolver;
@@ -92,7 +92,13 @@ async fn run() -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", ca.display()))?;
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let certificate = authority.issue(&["localhost"], &[loopback, arguments.listen])?;
-    let app = App::default();
+    let mut app = App::default();
+    app.roles = Roles::of_the_template(
+        &format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}"),
+        &app.identity.principal_id,
+        &gateway.principal_id,
+        &gateway.resource_id,
+    );
     let listen = async || TcpListener::bind((arguments.listen, 0)).await;
     let arm = Server::start(listen().await?, &cloud, app.clone(), Some(&certificate))?;
     let plain = Server::start(listen().await?, &cloud, app.clone(), None)?;
@@ -127,7 +133,8 @@ async fn run() -> anyhow::Result<()> {
         }
         let front = TcpListener::bind(listen).await?;
         let (service, ca) = (azurite.address, &authority.pem);
-        let front = StorageFront::start(front, &cloud, service, ca, &certificate)?;
+        let front =
+            StorageFront::start(front, &cloud, service, ca, &certificate, app.roles.clone())?;
         let weather = cloud.storage_weather.clone();
         let proxy = Proxy::under(listen, front.address, weather).await?;
         handler["STORAGE_ACCOUNT_URL"] = azurite.url_at(proxy.address).into();

@@ -68,11 +68,20 @@ async fn carry_out(
             return end_connection();
         }
     }
-    if let Err(refused) = authorize(&headers) {
-        note(401);
-        return unauthorized(&refused);
-    }
-    let reply = cloud.handle(&request(&shared, &method, &uri, &headers, &body));
+    let principal = match authenticate(&headers) {
+        Ok(principal) => principal,
+        Err(refused) => {
+            note(401);
+            return unauthorized(&refused);
+        }
+    };
+    let request = request(&shared, &method, &uri, &headers, &body);
+    let roles = &shared.app.roles;
+    let allowed = roles.check(&principal, method.as_str(), path, request.body.as_ref());
+    let reply = match allowed {
+        Ok(()) => cloud.handle(&request),
+        Err(refused) => Reply::of_error(&refused),
+    };
     note(if lose { 0 } else { reply.status });
     tokio::time::sleep(pause_after).await;
     if lose {
@@ -99,7 +108,8 @@ fn request(
     }
 }
 
-fn authorize(headers: &HeaderMap) -> Result<(), String> {
+/// Who asks, by the object id.
+fn authenticate(headers: &HeaderMap) -> Result<String, String> {
     let value = headers
         .get("authorization")
         .and_then(|value| value.to_str().ok());
@@ -107,7 +117,8 @@ fn authorize(headers: &HeaderMap) -> Result<(), String> {
         return Err("the Authorization header has no bearer token".to_owned());
     };
     let checked = token::check(bearer, &AUDIENCES, Timestamp::now());
-    checked.map(drop).map_err(|refused| refused.to_string())
+    let claims = checked.map_err(|refused| refused.to_string())?;
+    Ok(claims["oid"].as_str().unwrap_or_default().to_owned())
 }
 
 fn unauthorized(refused: &str) -> Response {

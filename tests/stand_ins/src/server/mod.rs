@@ -16,7 +16,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::arm::Identity;
+use crate::arm::{Identity, Roles};
 use crate::cloud::Cloud;
 use crate::tls::Certificate;
 
@@ -41,6 +41,8 @@ pub struct App {
     pub header: String,
     /// The secret of the application with the identity's client id.
     pub client_secret: String,
+    /// What identities may do.
+    pub roles: Roles,
 }
 
 impl Default for App {
@@ -50,6 +52,7 @@ impl Default for App {
             identity: Identity::of(id),
             header: "0123456789ABCDEF".to_owned(),
             client_secret: "a-client-secret".to_owned(),
+            roles: Roles::default(),
         }
     }
 }

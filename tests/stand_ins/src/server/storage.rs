@@ -1,4 +1,5 @@
-//! A front of Blob Storage that has faults: what it lets pass, it passes on.
+//! A front of Blob Storage that has faults, and holds identities to their roles, which Azurite
+//! does not: what it lets pass, it passes on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +11,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::Full;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::listen::{self, end_connection};
-use crate::arm::{Admission, ArmError};
+use crate::arm::{Admission, ArmError, Roles};
 use crate::client::{self, Answer};
 use crate::cloud::Cloud;
 use crate::tls::Certificate;
+use crate::token;
 
 /// The front; it ends when this is dropped.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ struct Behind {
     cloud: Arc<Cloud>,
     service: SocketAddr,
     ca_pem: Arc<str>,
+    roles: Arc<Roles>,
 }
 
 impl StorageFront {
@@ -42,6 +46,7 @@ impl StorageFront {
         service: SocketAddr,
         ca_pem: &str,
         certificate: &Certificate,
+        roles: Roles,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let acceptor = certificate.acceptor().map_err(io::Error::other)?;
@@ -49,6 +54,7 @@ impl StorageFront {
             cloud: Arc::clone(cloud),
             service,
             ca_pem: ca_pem.into(),
+            roles: Arc::new(roles),
         };
         let routes = Router::new().fallback(handle).with_state(behind);
         let task = tokio::spawn(listen::serve(listener, Some(acceptor), routes));
@@ -62,6 +68,22 @@ impl Drop for StorageFront {
     }
 }
 
+impl Behind {
+    /// Signatures are Azurite's to check, and so is whether a token is any good.
+    fn authorize(&self, method: &str, path: &str, headers: &HeaderMap) -> Result<(), ArmError> {
+        let value = headers
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
+        let bearer = value.and_then(|value| value.strip_prefix("Bearer "));
+        let audience = ["https://storage.azure.com"];
+        let claims = bearer.and_then(|token| token::check(token, &audience, Timestamp::now()).ok());
+        match claims.as_ref().and_then(|claims| claims["oid"].as_str()) {
+            Some(principal) => self.roles.check_blobs(principal, method, path),
+            None => Ok(()),
+        }
+    }
+}
+
 async fn handle(
     State(behind): State<Behind>,
     method: Method,
@@ -71,6 +93,9 @@ async fn handle(
 ) -> Response {
     let admitted = |faults: &mut crate::arm::Faults| faults.admission(method.as_str(), uri.path());
     let admission = behind.cloud.with_storage(admitted);
+    if let Err(refused) = behind.authorize(method.as_str(), uri.path(), &headers) {
+        return refusal(&refused);
+    }
     let pass = pass(behind, method, uri, headers, body);
     match admission {
         Admission::Handle { before, after } => {

@@ -18,10 +18,11 @@ pub const NAME: &str = "www.internet.test";
 /// Its address.
 pub const ADDRESS: &str = "198.51.100.10";
 
-/// What Azure has for its machines alone: instance metadata and its own services. The internet's
-/// web server answers there as well. On Azure these are outside the container, as here, and what a
-/// container sends to them arrives.
-pub const PLATFORM: [&str; 2] = ["169.254.169.254", "168.63.129.16"];
+/// What Azure has for its machines alone: instance metadata, a neighbour of it, and Azure's own
+/// services. The internet's web server answers there as well: on Azure these are outside the
+/// container, and what it sends to them arrives. The first is an address of the simulated container
+/// itself, too, and so closed twice; the neighbour is closed by the policy alone.
+pub const PLATFORM: [&str; 3] = ["169.254.169.254", "169.254.169.253", "168.63.129.16"];
 
 /// A web server behind Azure's router.
 pub struct Internet {

@@ -16,7 +16,7 @@ use crate::namespace::kill;
 /// A function app with the handler.
 pub struct FunctionApp<'azure> {
     azure: &'azure Azure,
-    address: String,
+    pub address: String,
     directory: TempDir,
     _process: Child,
 }

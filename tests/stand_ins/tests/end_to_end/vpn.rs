@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::boxes::{Client, GREETING, Internet, PLATFORM};
-use crate::cloud::{Azure, Capabilities, Runner};
+use crate::cloud::{Azure, Capabilities, Runner, SERVICES, root};
 use crate::eventually;
 use crate::function_app::FunctionApp;
 
@@ -66,6 +66,43 @@ fn whole_life(runner: Runner, capabilities: Capabilities, settings: &[(&str, &st
     assert_eq!(before["groups"][0]["fqdn"], after["groups"][0]["fqdn"]);
     first.up(&laptop);
     first.browses();
+}
+
+/// The first commands below a heading of docs/OPERATIONS.md.
+fn documented(heading: &str) -> String {
+    let text = std::fs::read_to_string(root().join("docs/OPERATIONS.md")).unwrap();
+    let (_, section) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    let (_, commands) = section.split_once("\n```sh\n").unwrap();
+    commands.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn a_202_becomes_a_file_by_the_commands_of_the_documentation() {
+    let azure = Azure::start(Runner::Process, Capabilities::Default);
+    let _internet = Internet::new(&azure);
+    let app = FunctionApp::start(&azure, &[]);
+    let peer = "{\"peer\": {\"name\": \"phone\"}}";
+    let commands = documented("A start that takes longer");
+    assert!(commands.contains(peer), "{commands}");
+    // The lab has a resolver of its own.
+    let lab = format!("{{\"peer\": {{\"name\": \"phone\"}}, \"dns\": [\"{SERVICES}\"]}}");
+    let directory = tempfile::tempdir().unwrap();
+    let script = format!(
+        "set -eu; cd '{}'; KEY=host-key; URL=http://{}\n{}",
+        directory.path().display(),
+        app.address,
+        commands.replace(peer, &lab),
+    );
+    let finished = azure
+        .namespace
+        .run(Duration::from_secs(60), &["sh", "-c", &script]);
+    finished.expect("the commands of OPERATIONS.md");
+    let left: Vec<_> = std::fs::read_dir(&directory).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "only the file stays: {left:?}");
+    let conf = std::fs::read_to_string(directory.path().join("phone.conf")).unwrap();
+    let phone = Client::new(&azure, 0);
+    phone.up(&conf);
+    phone.browses();
 }
 
 #[test]
