@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::World;
-use crate::tcp::{SECOND, exchange, open, pattern};
+use crate::support::{Arrival, World, peer_spec};
+use crate::tcp::{SECOND, SERVER, exchange, open, pattern};
+use popup_gateway_core::session::OVERHEAD;
 use popup_gateway_core::{DropReason, Limits};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
@@ -160,7 +161,7 @@ fn after_the_end_only_what_is_intact_is_answered() {
 #[test]
 fn a_damaged_syn_opens_nothing() {
     let mut world = World::new(1);
-    world.clients[0].connect(crate::tcp::SERVER.parse().unwrap());
+    world.clients[0].connect(SERVER.parse().unwrap());
     let mut syn = next_segment(&mut world);
     *syn.last_mut().unwrap() ^= 1;
     world.inject(0, &syn);
@@ -248,4 +249,76 @@ fn acknowledgements_are_put_off_in_later_connections_too() {
         assert!(world.run_until(5 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
     }
     assert_eq!(answers[1], answers[0]);
+}
+
+#[test]
+fn a_slow_outside_gets_all_of_an_upload_after_both_have_said_their_last() {
+    let mut world = World::new(1);
+    world.outside.greeting = b"hello".to_vec();
+    world.outside.greeting_ends = true;
+    world.outside.reads_at_most = Some(10);
+    let handle = open(&mut world);
+    world.run_for(SECOND / 10);
+    let upload = pattern(100_000);
+    assert_eq!(
+        world.clients[0].tcp(handle).send_slice(&upload).unwrap(),
+        upload.len()
+    );
+    world.clients[0].tcp(handle).close();
+    world.run_for(60 * SECOND);
+    assert_eq!(world.clients[0].state(handle), State::Closed);
+    assert_eq!(world.outside.only().received.len(), 10);
+    world.outside.only().reads_at_most = None;
+    let flow = *world.outside.connections.keys().next().unwrap();
+    let now = world.now;
+    world.outside.pump(&mut world.gateway, now, flow);
+    world.drain();
+    assert!(world.outside.only().received == upload);
+    assert!(world.outside.only().closed && !world.outside.only().reset);
+    assert_eq!(world.gateway.flow_counts().tcp, 0);
+}
+
+/// The longest packets of a short exchange, to the client and from it.
+fn longest_packets(world: &mut World, client: usize) -> (usize, usize) {
+    world.outside.connections.clear();
+    world.outside.greeting = pattern(20_000);
+    let handle = world.clients[client].connect(SERVER.parse().unwrap());
+    let upload = pattern(20_000);
+    let (mut down, mut up) = (0, 0);
+    let (mut sent, mut got) = (0, 0);
+    assert!(world.run_until(5 * SECOND, |world| {
+        for arrival in world.arrivals.values() {
+            match arrival {
+                Arrival::AtClient { datagram, .. } => down = down.max(datagram.len() - OVERHEAD),
+                Arrival::AtGateway { datagram, .. } => up = up.max(datagram.len() - OVERHEAD),
+            }
+        }
+        let socket = world.clients[client].tcp(handle);
+        if socket.can_send() {
+            sent += socket.send_slice(&upload[sent..]).unwrap();
+        }
+        if socket.can_recv() {
+            got += socket.recv(|bytes| (bytes.len(), bytes.len())).unwrap();
+        }
+        got == 20_000 && world.outside.only().received.len() == 20_000
+    }));
+    world.clients[client].tcp(handle).close();
+    let flow = *world.outside.connections.keys().next().unwrap();
+    world.gateway.handle_tcp_finished(flow);
+    assert!(world.run_until(5 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
+    (down, up)
+}
+
+#[test]
+fn segments_fill_the_tunnel_of_each_peer_whatever_there_was_before() {
+    let mut world = World::new(2);
+    let mut narrow = peer_spec(1);
+    narrow.mtu = 1300;
+    world
+        .gateway
+        .set_peers(world.now, vec![peer_spec(0), narrow]);
+    world.handshake(1);
+    for (client, mtu) in [(0, 1420), (1, 1300), (1, 1300), (0, 1420)] {
+        assert_eq!(longest_packets(&mut world, client), (mtu, mtu));
+    }
 }

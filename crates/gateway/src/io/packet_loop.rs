@@ -26,6 +26,9 @@ const TURN: usize = 8;
 /// on in a round: what it has not seen, it cannot share out.
 const FRAMES_AT_ONCE: usize = 1024 * 1024;
 
+/// The same for datagrams from outside: little of what the core lets wait for all peers.
+const UDP_AT_ONCE: usize = 1024 * 1024;
+
 /// What may wait to be taken over by a loop.
 const HANDOVERS: usize = 1024;
 
@@ -49,6 +52,8 @@ struct PacketLoop {
     neighbours: Vec<Neighbour>,
     receive_buffers: ReceiveBuffers,
     udp_buffer: Vec<u8>,
+    /// Bytes of datagrams from outside since the core's answers left.
+    undrained: usize,
     /// Sockets whose turn ended before they were empty: no event will tell of them again.
     unfinished: Vec<Owner>,
 }
@@ -124,6 +129,7 @@ impl PacketLoop {
             neighbours: Vec::new(),
             receive_buffers: ReceiveBuffers::default(),
             udp_buffer: vec![0; 65_536],
+            undrained: 0,
             unfinished: Vec::new(),
         };
         let end = LoopEnd {
@@ -201,7 +207,7 @@ impl PacketLoop {
 
     fn handle_readable(&mut self, now: Instant, owner: Owner) {
         let more = match owner {
-            Owner::WireGuard(index) => self.receive_datagrams(now, index),
+            Owner::WireGuard(index) => self.receive_datagrams(index),
             Owner::Raw(_) => self.receive_frames(now),
             Owner::Udp(mapping) => self.receive_udp(now, mapping),
             Owner::Echo(mapping) => {
@@ -211,13 +217,15 @@ impl PacketLoop {
             }
             Owner::Tcp(_) | Owner::Waker => false,
         };
-        if more {
+        if more && !self.unfinished.contains(&owner) {
             self.unfinished.push(owner);
         }
     }
 
-    fn receive_datagrams(&mut self, now: Instant, socket: usize) -> bool {
+    fn receive_datagrams(&mut self, socket: usize) -> bool {
         (0..TURN).all(|_| {
+            // With each batch others may send what is theirs to send: a round is at one time.
+            let now = Instant::now();
             let gateway = &mut self.gateway;
             let buffers = &mut self.receive_buffers;
             let more = self.wireguard[socket].receive(buffers, |address, local, datagram| {
@@ -249,12 +257,18 @@ impl PacketLoop {
     }
 
     fn receive_udp(&mut self, now: Instant, mapping: UdpMapping) -> bool {
-        self.udp
-            .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer)
+        let buffer = &mut self.udp_buffer;
+        let (bytes, more) = self.udp.receive(&mut self.gateway, now, mapping, buffer);
+        self.undrained += bytes;
+        if self.undrained >= UDP_AT_ONCE {
+            self.drain(now);
+        }
+        more
     }
 
     /// Does what the core wants done, until it wants nothing more.
     fn drain(&mut self, now: Instant) {
+        self.undrained = 0;
         self.hand_over();
         loop {
             self.gateway.flush(now);
