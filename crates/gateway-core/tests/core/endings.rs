@@ -281,9 +281,9 @@ fn a_slow_outside_gets_all_of_an_upload_after_both_have_said_their_last() {
 /// The longest packets of a short exchange, to the client and from it.
 fn longest_packets(world: &mut World, client: usize) -> (usize, usize) {
     world.outside.connections.clear();
-    world.outside.greeting = pattern(20_000);
+    world.outside.greeting = pattern(4_000);
     let handle = world.clients[client].connect(SERVER.parse().unwrap());
-    let upload = pattern(20_000);
+    let upload = pattern(4_000);
     let (mut down, mut up) = (0, 0);
     let (mut sent, mut got) = (0, 0);
     assert!(world.run_until(5 * SECOND, |world| {
@@ -300,7 +300,7 @@ fn longest_packets(world: &mut World, client: usize) -> (usize, usize) {
         if socket.can_recv() {
             got += socket.recv(|bytes| (bytes.len(), bytes.len())).unwrap();
         }
-        got == 20_000 && world.outside.only().received.len() == 20_000
+        got == 4_000 && world.outside.only().received.len() == 4_000
     }));
     world.clients[client].tcp(handle).close();
     let flow = *world.outside.connections.keys().next().unwrap();
