@@ -268,6 +268,8 @@ fn a_slow_outside_gets_all_of_an_upload_after_both_have_said_their_last() {
     world.run_for(60 * SECOND);
     assert_eq!(world.clients[0].state(handle), State::Closed);
     assert_eq!(world.outside.only().received.len(), 10);
+    let next = world.gateway.poll_timeout().unwrap();
+    assert!(next > world.now + SECOND / 100, "nothing is to be done");
     world.outside.only().reads_at_most = None;
     let flow = *world.outside.connections.keys().next().unwrap();
     let now = world.now;

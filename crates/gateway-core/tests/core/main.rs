@@ -10,6 +10,7 @@ mod endings;
 mod raw;
 mod routing;
 mod shards;
+mod sharing;
 mod steady_state;
 mod support;
 mod tcp;
