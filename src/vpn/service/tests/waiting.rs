@@ -10,7 +10,7 @@ async fn a_gateway_that_is_late_gets_a_lease_and_the_caller_an_answer_in_time() 
     let started = world.start(nothing_said()).await.unwrap();
     assert!(!started.ready && begun.elapsed() < Duration::from_secs(205));
     assert!(
-        started.client_config.is_some(),
+        started.client_template.is_some(),
         "the key was made once and must not be lost"
     );
     assert_eq!(world.status().await.state, State::Starting);
