@@ -14,7 +14,7 @@ use super::*;
 use crate::config::{BackendSettings, Settings};
 use fake_arm::{Anybody, FakeArm, Fault};
 
-const GUID: &str = "00000000-0000-0000-0000-000000000001";
+pub(in crate::azure) const GUID: &str = "00000000-0000-0000-0000-000000000001";
 const IDENTITY: &str = "/subscriptions/x/resourceGroups/g/providers/\
                         Microsoft.ManagedIdentity/userAssignedIdentities/gateway";
 const NAME: &str = "wireguard-vpn-northeurope";
