@@ -154,3 +154,16 @@ async fn who_does_not_want_to_wait_does_not_wait_for_a_platform_that_hangs() {
         .await;
     assert_eq!(world.peers(), ["peer-1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_ends_does_not_wait_for_a_platform_that_hangs() {
+    let world = World::new();
+    world.backend.set_fault(Some(Fault::CreateHangs));
+    let begun = Instant::now();
+    let (started, ()) = tokio::join!(world.start(nothing_said()), async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.service.begin_shutdown();
+    });
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert!(started.unwrap().client_template.is_some());
+}
