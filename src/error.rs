@@ -125,6 +125,9 @@ pub enum Error {
         "the gateway cannot be reached or changed now: try again; the log has the reason under this request id"
     )]
     BackendUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The gateway's surroundings say no, and will again.
+    #[error("the gateway cannot be looked at or changed: {0}")]
+    BackendRefused(String),
     /// The gateway's surroundings want to be left alone for a while.
     #[error(
         "Azure limits how often gateways may be looked at and changed: try again in {after_s} s"
@@ -188,6 +191,7 @@ impl Error {
             Self::DocumentUnusable(_) => "DocumentUnusable",
             Self::GatewayFailed { .. } => "GatewayFailed",
             Self::BackendUnavailable(_) => "BackendUnavailable",
+            Self::BackendRefused(_) => "BackendRefused",
             Self::Throttled { .. } => "Throttled",
             Self::ConfigurationInvalid(_) => "ConfigurationInvalid",
             Self::ForeignOrigin => "ForeignOrigin",
@@ -199,10 +203,13 @@ impl Error {
     }
 
     /// Whether the same request would fail again right away, so that trying is of no use.
-    pub(crate) fn is_lasting(&self) -> bool {
+    pub fn is_lasting(&self) -> bool {
         matches!(
             self,
-            Self::ConfigurationInvalid(_) | Self::DocumentUnusable(_) | Self::Internal(_)
+            Self::BackendRefused(_)
+                | Self::ConfigurationInvalid(_)
+                | Self::DocumentUnusable(_)
+                | Self::Internal(_)
         )
     }
 

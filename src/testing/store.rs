@@ -22,6 +22,8 @@ struct State {
     writes: usize,
     /// From which write on writes fail.
     writes_fail_from: Option<usize>,
+    /// The write that is done without anybody being told.
+    lost_answer: Option<usize>,
     reads_fail: bool,
     silent: bool,
 }
@@ -31,6 +33,12 @@ impl MemoryStore {
     pub fn fail_writes_after(&self, successes: Option<usize>) {
         let mut state = self.state();
         state.writes_fail_from = successes.map(|successes| state.writes + successes);
+    }
+
+    /// Does the write after `successes` more ones, and fails it.
+    pub fn lose_answer_after(&self, successes: usize) {
+        let mut state = self.state();
+        state.lost_answer = Some(state.writes + successes);
     }
 
     /// Whether reads fail.
@@ -122,10 +130,14 @@ impl DocumentStore for MemoryStore {
         {
             return Err(unavailable("write", container, name));
         }
+        let lost = state.lost_answer == Some(state.writes);
         state.writes += 1;
         state.versions += 1;
         let version = state.versions;
         state.documents.insert(key, (version, bytes.to_vec()));
+        if lost {
+            return Err(unavailable("write", container, name));
+        }
         Ok(Version::from_text(version.to_string()))
     }
 }

@@ -152,10 +152,9 @@ impl Service {
 
     /// Waits, or returns at once when the handler is about to end.
     async fn pause(&self, duration: Duration) {
-        let mut shutdown = self.shutdown.subscribe();
         tokio::select! {
             () = sleep(duration) => {}
-            _ = shutdown.wait_for(|down| *down) => {}
+            () = self.shut_down() => {}
         }
     }
 
@@ -163,6 +162,13 @@ impl Service {
     async fn yield_to_others(&self) {
         let micros = rand::rng().random_range(1_000..20_000);
         sleep(Duration::from_micros(micros)).await;
+    }
+
+    /// Waits for the handler to be about to end.
+    async fn shut_down(&self) {
+        let mut shutdown = self.shutdown.subscribe();
+        // The sender is this service's own.
+        let _ = shutdown.wait_for(|down| *down).await;
     }
 
     fn is_shutting_down(&self) -> bool {

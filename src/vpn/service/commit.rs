@@ -52,7 +52,7 @@ impl Attempt {
             let forgotten = peers::forget_unanswered(&mut config.document, view.now);
             let placed = self.place(&mut config.document, false)?;
             let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.changed);
-            if changed && !self.service.documents.save_config(&mut config).await? {
+            if changed && !self.save_peer(&mut config, &placed).await? {
                 return Ok(None);
             }
             self.placed = placed;
@@ -88,14 +88,21 @@ impl Attempt {
         let Some(operation) = self.service.claim(view, Work::Begin).await? else {
             return Ok(None);
         };
-        let outcome = self.begin_claimed(&operation).await;
+        let id = LeaseId::generate();
+        let outcome = self.begin_claimed(&operation, &id).await;
         if !matches!(outcome, Ok(Some(_))) {
-            self.service.release(&self.region, &operation, None).await?;
+            // A write whose answer got lost may have been done.
+            let lost = Some((&id, "the start failed".to_owned()));
+            self.service.release(&self.region, &operation, lost).await?;
         }
         outcome
     }
 
-    async fn begin_claimed(&mut self, operation: &LeaseId) -> Result<Option<Committed>, Error> {
+    async fn begin_claimed(
+        &mut self,
+        operation: &LeaseId,
+        id: &LeaseId,
+    ) -> Result<Option<Committed>, Error> {
         let config = loop {
             let mut config = self.service.config().await?;
             let (placed, changed) = self.prepare(&mut config.document)?;
@@ -103,7 +110,7 @@ impl Attempt {
                 self.placed = self.placed.take().or(placed);
                 break config.document;
             }
-            if self.service.documents.save_config(&mut config).await? {
+            if self.save_peer(&mut config, &placed).await? {
                 self.placed = self.placed.take().or(placed);
                 break config.document;
             }
@@ -116,7 +123,7 @@ impl Attempt {
             _ => return Ok(None),
         }
         let now = self.service.clock.now();
-        let begun = lease::start(&mut lease.document, LeaseId::generate(), &self.request, now);
+        let begun = lease::start(&mut lease.document, id.clone(), &self.request, now);
         if !self.service.documents.save_lease(&lease).await? {
             return Ok(None);
         }
@@ -127,6 +134,20 @@ impl Attempt {
             revision: config.revision,
             port: config.ports.first().copied(),
         }))
+    }
+
+    /// Writes the configuration with this request's peer. When the answer gets lost, the peer may
+    /// be there, and has to be taken back.
+    async fn save_peer(
+        &mut self,
+        config: &mut Versioned<ServerConfig>,
+        placed: &Option<Placed>,
+    ) -> Result<bool, Error> {
+        let saved = self.service.documents.save_config(config).await;
+        if saved.is_err() && self.placed.is_none() {
+            self.placed.clone_from(placed);
+        }
+        saved
     }
 
     /// The configuration a new VPN needs; whether that changed anything.

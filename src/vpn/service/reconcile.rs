@@ -35,9 +35,10 @@ impl View {
         self.lease.document.lease.as_ref()
     }
 
-    /// Whether the gateway of the lease in force works with this configuration.
+    /// Whether the gateway of the lease in force runs, and works with this configuration.
     pub(crate) fn is_ready(&self, revision: u64) -> bool {
         self.current()
+            .filter(|lease| self.observed.is_running(lease))
             .and_then(|lease| self.observed.status_of(lease))
             .is_some_and(|status| {
                 status.ready && status.ended.is_none() && status.config_revision >= revision
@@ -57,6 +58,7 @@ impl Service {
         let status = self.documents.status(region).await;
         let observed = Observed {
             group: sighting.group.clone(),
+            started_at: sighting.started_at,
             status,
         };
         Ok(View {
@@ -128,11 +130,16 @@ impl Service {
                 ))
             })
             .await?;
+        let until = Instant::now() + self.options.operation_time;
         let Some(operation) = self.claim(view, Work::Create).await? else {
             return Ok(false);
         };
         info!(%region, lease_id = %lease.id, "creating the gateway");
-        match self.backend.create(region, &lease, &config.document).await {
+        match self
+            .backend
+            .create(region, &lease, &config.document, until)
+            .await
+        {
             Ok(()) => self.release(region, &operation, None).await?,
             Err(error) if error.permanent => {
                 let detail = error.source.to_string();
@@ -208,6 +215,7 @@ pub(super) fn unavailable(error: BackendError) -> Error {
                 after_s: after.as_secs().max(1),
             }
         }
+        None if error.permanent => Error::BackendRefused(error.source.to_string()),
         None => Error::BackendUnavailable(error.into()),
     }
 }

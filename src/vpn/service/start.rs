@@ -203,7 +203,10 @@ impl Attempt {
             let acting = self
                 .service
                 .reconcile_until(&self.region, self.deadlines.act);
-            let outcome = acting.await;
+            let outcome = tokio::select! {
+                outcome = acting => outcome,
+                () = self.service.shut_down() => None,
+            };
             let over = self.is_over();
             let mut pause = self.service.options.poll;
             match outcome {

@@ -77,6 +77,7 @@ impl Service {
                     return Ok(true);
                 }
                 Some(Ok(_)) => failing = None,
+                Some(Err(error)) if error.is_lasting() => return Err(error),
                 Some(Err(error)) => {
                     warn!(%region, error = error.internal(), "trying again");
                     failing = Some(error);

@@ -93,3 +93,26 @@ async fn a_store_that_fails_at_any_write_leaves_no_gateway_without_a_lease() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_leaves_neither_a_lease_nor_a_peer_of_a_failed_start() {
+    let mut failed = 0;
+    for successes in 0..6 {
+        let world = World::new();
+        world.store.lose_answer_after(successes);
+        if world.start(named("phone")).await.is_ok() {
+            continue;
+        }
+        failed += 1;
+        assert!(world.lease().lease.is_none(), "after {successes} writes");
+        assert!(world.peers().is_empty(), "after {successes} writes");
+        world
+            .tick_until(60, |s| matches!(s.state, State::Stopped | State::Failed))
+            .await;
+        assert_eq!(world.backend.running(), 0, "after {successes} writes");
+    }
+    assert!(
+        failed >= 3,
+        "claim, peer and lease are written before anything else"
+    );
+}

@@ -112,3 +112,43 @@ async fn a_region_that_does_not_answer_does_not_hold_up_the_tick_of_the_others()
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.backend.running(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_gateway_said_before_it_was_lost_does_not_make_the_next_one_ready() {
+    let world = World::new();
+    world.start(nobody()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.status().await;
+    world.backend.set_start_time(Duration::from_secs(20));
+    world.backend.lose(&"local".parse().unwrap());
+    let begun = Instant::now();
+    assert!(world.start(named("phone")).await.unwrap().ready);
+    assert!(
+        begun.elapsed() >= Duration::from_secs(20),
+        "the old report says ready, too"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_platform_refuses_is_told_at_once_and_by_its_name() {
+    let world = World::new();
+    world.start(nobody()).await.unwrap();
+    let why = "the handler's identity may not do this (Azure says AuthorizationFailed)";
+    world.backend.set_fault(Some(Fault::ObserveRefused(why)));
+    let begun = Instant::now();
+    let errors = [
+        world.start(named("phone")).await.unwrap_err(),
+        world
+            .service
+            .stop(None, StopReason::Requested)
+            .await
+            .unwrap_err(),
+        world.service.status(None).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.code(), "BackendRefused");
+        assert!(error.to_string().contains("AuthorizationFailed"), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(world.lease().lease.is_none(), "the stop holds all the same");
+}

@@ -10,7 +10,7 @@ async fn a_gateway_that_is_late_gets_a_lease_and_the_caller_an_answer_in_time() 
     let started = world.start(nothing_said()).await.unwrap();
     assert!(!started.ready && begun.elapsed() < Duration::from_secs(205));
     assert!(
-        started.client_config.is_some(),
+        started.client_template.is_some(),
         "the key was made once and must not be lost"
     );
     assert_eq!(world.status().await.state, State::Starting);
@@ -153,4 +153,17 @@ async fn who_does_not_want_to_wait_does_not_wait_for_a_platform_that_hangs() {
         .tick_until(60, |status| status.state == State::Running)
         .await;
     assert_eq!(world.peers(), ["peer-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_ends_does_not_wait_for_a_platform_that_hangs() {
+    let world = World::new();
+    world.backend.set_fault(Some(Fault::CreateHangs));
+    let begun = Instant::now();
+    let (started, ()) = tokio::join!(world.start(nothing_said()), async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.service.begin_shutdown();
+    });
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    assert!(started.unwrap().client_template.is_some());
 }
