@@ -36,13 +36,16 @@ work=$(mktemp -d)
 box=
 cleanup() {
   if [ -n "$box" ]; then
-    kill "$box" 2>/dev/null || true
+    # unshare waits through SIGINT and SIGTERM; with it ends everything in there.
+    kill -KILL "$box" 2>/dev/null || true
     wait "$box" 2>/dev/null || true
   fi
   ip link delete "$link" 2>/dev/null || true
   rm -rf "$work"
 }
 trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 install -m 600 "$conf" "$work/$(basename "$conf")"
 : >"$work/resolv.conf"
