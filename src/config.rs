@@ -4,22 +4,23 @@
 //! the process's own environment. Every problem is found in one go: whoever corrects a function
 //! app's settings should not have to restart it once for each.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
+use popup_gateway_core::Shard;
 use popup_model::{DEFAULT_PORT, Region, TunnelNetworks};
 
 use crate::vpn::{Host, Options};
 
 mod azure;
+mod group;
 
-pub use azure::{
-    AzureFiles, AzureSettings, CredentialSettings, GatewayIdentity, GroupSettings, LogAnalytics,
-    StorageAccess, StorageSettings,
-};
+pub use azure::{AzureSettings, CredentialSettings, StorageAccess, StorageSettings};
+pub use group::{AzureFiles, GatewayIdentity, GroupSettings, LogAnalytics};
 
 /// The longest wait that still leaves time to answer: Azure ends an HTTP call after 230 s.
 const MAX_START_WAIT_S: u64 = 225;
@@ -177,6 +178,7 @@ impl Settings {
                 .map(|azure| BackendSettings::Azure(Box::new(azure))),
             false => local_settings(&mut reader).map(BackendSettings::Local),
         };
+        together(&mut reader, vpn.as_ref(), backend.as_ref(), hosted);
         match (vpn, backend) {
             (Some(vpn), Some(backend)) if reader.problems.is_empty() => Ok(Self {
                 port,
@@ -194,6 +196,28 @@ impl Settings {
                 log,
             }),
         }
+    }
+}
+
+/// What is right alone and wrong together.
+fn together(
+    reader: &mut Reader<'_>,
+    vpn: Option<&Options>,
+    backend: Option<&BackendSettings>,
+    hosted: bool,
+) {
+    let Some(BackendSettings::Azure(azure)) = backend else {
+        return;
+    };
+    if azure.group.files.is_some() && vpn.is_some_and(|vpn| vpn.regions.len() > 1) {
+        let cure = "one region can have its key on a share: name one in REGIONS, or leave the \
+                    key in Blob Storage";
+        reader.problem("AZURE_FILES_SHARE", cure);
+    }
+    if hosted && matches!(azure.credential, CredentialSettings::DeveloperTools) {
+        let cure = "is not there: assign an identity to the function app, and set \
+                    AZURE_CLIENT_ID to its client id";
+        reader.problem("IDENTITY_ENDPOINT", cure);
     }
 }
 
@@ -240,7 +264,17 @@ fn options(reader: &mut Reader<'_>, azure: bool) -> Option<Options> {
     let default = if azure { "" } else { "local" };
     let regions = reader.text("REGIONS").unwrap_or_else(|| default.to_owned());
     let regions: Result<Vec<Region>, _> = list(&regions).map(str::parse).collect();
+    let mut seen = HashSet::new();
+    let regions = regions.map(|mut regions| {
+        regions.retain(|region: &Region| seen.insert(region.clone()));
+        regions
+    });
     let regions = match regions {
+        Ok(regions) if azure && regions.iter().any(|region| region.as_str().contains('-')) => {
+            let cure = "must be Azure's names of regions, such as northeurope";
+            reader.problem("REGIONS", cure);
+            None
+        }
         Ok(regions) if !regions.is_empty() => Some(regions),
         Ok(_) => {
             reader.problem(
@@ -332,17 +366,38 @@ fn passed_on(reader: &mut Reader<'_>) -> Vec<(&'static str, String)> {
     if let Some(path) = reader.path("WG_UAPI_DIR") {
         variables.push(("WG_UAPI_DIR", path.display().to_string()));
     }
-    for name in [
+    let mut pass_on =
+        |name: &'static str, valid: fn(&str) -> bool, cure: &str| match reader.text(name) {
+            Some(text) if valid(&text) => variables.push((name, text)),
+            Some(_) => reader.problem(name, cure),
+            None => {}
+        };
+    pass_on(
         "GATEWAY_MODE",
+        |text| matches!(text, "auto" | "raw" | "socket" | "kernel"),
+        "must be auto, raw, socket or kernel",
+    );
+    pass_on(
         "GATEWAY_THREADS",
-        "PATH",
+        |text| text == "auto" || text.parse().is_ok_and(|n| (1..=Shard::MAX).contains(&n)),
+        "must be auto, or the number of processors to use, from 1 to 16",
+    );
+    pass_on(
         "RAW_PROBE_TARGET",
-    ] {
-        if let Some(text) = reader.text(name) {
-            variables.push((name, text));
-        }
+        is_probe_target,
+        "must be a name or IPv4 address with a port, such as storage.example.com:443",
+    );
+    if let Some(text) = reader.text("PATH") {
+        variables.push(("PATH", text));
     }
     variables
+}
+
+fn is_probe_target(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let ipv6 = host.contains(':');
+        !ipv6 && host.parse::<Host>().is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn network(text: &str) -> Result<IpNet, ()> {

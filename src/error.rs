@@ -88,6 +88,12 @@ pub enum Error {
         "this public key belongs to the peer {0}: use that name, delete it, or send another key"
     )]
     PeerExists(PeerName),
+    /// Somebody else has replaced or removed the peer of this start.
+    #[error(
+        "the peer {0} was replaced or removed while this start was under way, so its new \
+         configuration is worth nothing: start again if you want it"
+    )]
+    PeerChanged(PeerName),
     /// A bare configuration was asked for and there is none to give.
     #[error("{0}")]
     NoConfigToReturn(String),
@@ -119,6 +125,9 @@ pub enum Error {
         "the gateway cannot be reached or changed now: try again; the log has the reason under this request id"
     )]
     BackendUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The gateway's surroundings say no, and will again.
+    #[error("the gateway cannot be looked at or changed: {0}")]
+    BackendRefused(String),
     /// The gateway's surroundings want to be left alone for a while.
     #[error(
         "Azure limits how often gateways may be looked at and changed: try again in {after_s} s"
@@ -174,6 +183,7 @@ impl Error {
             Self::TooManyPeers => "TooManyPeers",
             Self::PeerNotFound(_) => "PeerNotFound",
             Self::PeerExists(_) => "PeerExists",
+            Self::PeerChanged(_) => "PeerChanged",
             Self::NoConfigToReturn(_) => "NoConfigToReturn",
             Self::Interrupted => "Interrupted",
             Self::Busy => "Busy",
@@ -181,6 +191,7 @@ impl Error {
             Self::DocumentUnusable(_) => "DocumentUnusable",
             Self::GatewayFailed { .. } => "GatewayFailed",
             Self::BackendUnavailable(_) => "BackendUnavailable",
+            Self::BackendRefused(_) => "BackendRefused",
             Self::Throttled { .. } => "Throttled",
             Self::ConfigurationInvalid(_) => "ConfigurationInvalid",
             Self::ForeignOrigin => "ForeignOrigin",
@@ -189,6 +200,17 @@ impl Error {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::Internal(_) => "Internal",
         }
+    }
+
+    /// Whether the same request would fail again right away, so that trying is of no use.
+    pub fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::BackendRefused(_)
+                | Self::ConfigurationInvalid(_)
+                | Self::DocumentUnusable(_)
+                | Self::Internal(_)
+        )
     }
 
     /// The whole chain of causes, for the log.

@@ -5,8 +5,9 @@
 //! PUT. The operations that PUT and DELETE begin are not waited for; whoever looks next sees how
 //! far the group is, and this process remembers what it began for the moments in which ARM shows
 //! nothing yet, or still shows what is being deleted. Losing that memory costs a request that has
-//! no effect. A group made for another lease, with another image or size, or stopped by hand, is
-//! reported as nobody's, and the plan replaces it.
+//! no effect. A group that was stopped by hand, or whose gateway cannot reach its documents any
+//! more, is reported as nobody's, and the plan replaces it. One that runs keeps its image, size and
+//! ports: new settings count from the next start on.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ use super::arm::{ArmClient, ArmError, ContainerGroup, Failure, Operation, Operat
 use super::errors::{backend_error, failed_operation, is_permanent};
 use super::group;
 use super::resolver::Resolver;
-use super::sighting::{Condition, condition};
+use super::sighting::{Condition, condition, started_at};
 use crate::config::{AzureSettings, StorageAccess};
 use crate::vpn::{Backend, BackendError, Group, Host, Phase, Sighting};
 
@@ -33,11 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const BACKOFF: Duration = Duration::from_secs(2);
 /// How long what this process began explains what ARM shows.
 const MEMORY: Duration = Duration::from_secs(120);
+/// The same where ARM does not tell how far that is: then the group alone tells, which follows
+/// within seconds.
+const SHORT_MEMORY: Duration = Duration::from_secs(30);
+/// How long a request may be under way.
+const UNDER_WAY: Duration = Duration::from_secs(25);
 const LOG_LINES: u32 = 20;
 /// Of the log, in an answer.
 const LOG_TEXT: usize = 600;
-/// Signatures outlive the lease, for the last status and for clocks that differ.
-const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 /// Runs gateways in Azure Container Instances.
 #[derive(Debug)]
@@ -84,53 +88,56 @@ impl AzureBackend {
         self.begun().insert(region.clone(), begun);
     }
 
+    /// Lets time pass for what this process remembers.
+    #[cfg(test)]
+    fn age(&self, by: Duration) {
+        for begun in self.begun().values_mut() {
+            begun.at -= by;
+        }
+    }
+
     fn recall(&self, region: &Region) -> Option<Begun> {
         let begun = self.begun().get(region).cloned()?;
         (begun.at.elapsed() < MEMORY).then_some(begun)
     }
 
     /// What there is while ARM shows nothing.
-    async fn unseen(&self, region: &Region) -> Result<Group, ArmError> {
+    async fn unseen(&self, region: &Region) -> Group {
         let Some(Begun {
             lease: Some(lease),
             operation: Some(operation),
-            ..
+            at,
         }) = self.recall(region)
         else {
             self.begun().remove(region);
-            return Ok(Group::Absent);
+            return Group::Absent;
         };
-        let phase = match self.arm.operation(&group::name(region), &operation).await? {
+        let phase = match self.arm.operation(&group::name(region), &operation).await {
             OperationStatus::Running(_) => Phase::Starting,
+            OperationStatus::Unknown if at.elapsed() < SHORT_MEMORY => Phase::Starting,
             OperationStatus::Failed(error) => Phase::Failed(failed_operation(region, &error)),
-            OperationStatus::Succeeded => {
+            OperationStatus::Succeeded | OperationStatus::Unknown => {
                 self.begun().remove(region);
-                return Ok(Group::Absent);
+                return Group::Absent;
             }
         };
-        Ok(Group::Present {
+        Group::Present {
             lease: Some(lease),
             phase,
-        })
+        }
     }
 
     /// What there is when ARM shows a group.
-    async fn seen(&self, region: &Region, found: &ContainerGroup) -> Result<Group, ArmError> {
+    async fn seen(&self, region: &Region, found: &ContainerGroup) -> Group {
         let lease = group::lease_of(found);
-        if let Some(Begun {
-            lease: None,
-            operation,
-            ..
-        }) = self.recall(region)
-            && self.is_under_way(region, operation.as_ref()).await?
-        {
-            return Ok(Group::Present {
-                lease,
-                phase: Phase::Stopping,
-            });
+        if self.is_being_deleted(region).await {
+            let phase = Phase::Stopping;
+            return Group::Present { lease, phase };
         }
-        let phase = match condition(found) {
-            Condition::Starting => Phase::Starting,
+        let condition = condition(found);
+        let nobodys = condition == Condition::Stopped || is_locked_out(found, &condition);
+        let phase = match condition {
+            Condition::Starting | Condition::Stopped => Phase::Starting,
             Condition::Running => Phase::Running,
             Condition::Stopping => Phase::Stopping,
             Condition::Ended => {
@@ -138,31 +145,38 @@ impl AzureBackend {
                 Phase::Ended(Some(detail))
             }
             Condition::Broken(reason) => Phase::Failed(self.with_log(region, &reason).await),
-            Condition::Stopped => {
-                let phase = Phase::Starting;
-                return Ok(Group::Present { lease: None, phase });
-            }
         };
-        let lease = lease.filter(|_| group::is_current(found, &self.settings.group));
-        Ok(Group::Present { lease, phase })
+        Group::Present {
+            lease: lease.filter(|_| !nobodys),
+            phase,
+        }
     }
 
-    async fn is_under_way(
-        &self,
-        region: &Region,
-        operation: Option<&Operation>,
-    ) -> Result<bool, ArmError> {
-        let Some(operation) = operation else {
-            self.begun().remove(region);
-            return Ok(false);
+    /// Whether this process has begun a delete that is not over, though ARM may show the group as
+    /// it was.
+    async fn is_being_deleted(&self, region: &Region) -> bool {
+        let Some(Begun {
+            lease: None,
+            operation,
+            at,
+        }) = self.recall(region)
+        else {
+            return false;
         };
-        let status = self.arm.operation(&group::name(region), operation).await?;
-        let running = matches!(status, OperationStatus::Running(_));
-        if !running {
+        let status = match &operation {
+            Some(operation) => self.arm.operation(&group::name(region), operation).await,
+            None => OperationStatus::Succeeded,
+        };
+        let under_way = match status {
+            OperationStatus::Running(_) => true,
+            OperationStatus::Unknown => at.elapsed() < SHORT_MEMORY,
+            OperationStatus::Succeeded | OperationStatus::Failed(_) => false,
+        };
+        if !under_way {
             debug!(%region, ?status, "the delete is over");
             self.begun().remove(region);
         }
-        Ok(running)
+        under_way
     }
 
     async fn with_log(&self, region: &Region, reason: &str) -> String {
@@ -186,14 +200,10 @@ impl AzureBackend {
         let StorageAccess::Key(connection) = &self.settings.storage.access else {
             return None;
         };
-        let until = lease
-            .expires_at
-            .checked_add(GRACE)
-            .unwrap_or(Timestamp::MAX);
         Some(SasTokens::for_gateway(
             &connection.url,
             &connection.account,
-            until,
+            group::signatures_end(lease),
         ))
     }
 
@@ -203,6 +213,7 @@ impl AzureBackend {
         region: &Region,
         lease: &Lease,
         config: &ServerConfig,
+        until: Instant,
     ) -> Result<(), ArmError> {
         let name = group::name(region);
         let sas = self.sas(lease);
@@ -219,6 +230,14 @@ impl AzureBackend {
                     operation: "create",
                     resource: name,
                     failure,
+                });
+            }
+            if Instant::now() + UNDER_WAY >= until {
+                let text = "there is no time left to ask for the group".to_owned();
+                return Err(ArmError {
+                    operation: "create",
+                    resource: name,
+                    failure: Failure::Unreachable(text),
                 });
             }
             let error = match self.arm.create(&name, &request).await {
@@ -271,6 +290,19 @@ fn wait_after(error: &ArmError, region: &Region, backoff: Duration) -> Option<Du
     (!permanent).then_some(asked.max(backoff))
 }
 
+/// Whether its process has begun, or will begin, with signatures that have ended: an extension of
+/// the lease reaches a gateway that runs, and not one that is started again later.
+fn is_locked_out(group: &ContainerGroup, condition: &Condition) -> bool {
+    let Some(end) = group::signatures_end_of(group) else {
+        return false;
+    };
+    match condition {
+        Condition::Running => started_at(group).is_some_and(|started_at| started_at >= end),
+        Condition::Starting => Timestamp::now() >= end,
+        _ => false,
+    }
+}
+
 /// The end of a log, on one line.
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log
@@ -290,20 +322,28 @@ impl Backend for AzureBackend {
         let failed = |error| backend_error("observe", region, error);
         let found = self.arm.group(&group::name(region)).await.map_err(failed)?;
         let Some(found) = found else {
-            let group = self.unseen(region).await.map_err(failed)?;
             return Ok(Sighting {
-                group,
+                group: self.unseen(region).await,
+                started_at: None,
                 host: None,
                 public_ip: None,
             });
         };
-        let group = self.seen(region, &found).await.map_err(failed)?;
+        let group = self.seen(region, &found).await;
+        let started_at = started_at(&found);
         let address = found.properties.ip_address.unwrap_or_default();
         let host = address.fqdn.and_then(|name| name.parse().ok());
+        // The address changes at each start, and ARM may show the last one until then.
+        let runs = |phase: &Phase| *phase == Phase::Running;
+        let public_ip = match &group {
+            Group::Present { phase, .. } if runs(phase) => address.ip,
+            _ => None,
+        };
         Ok(Sighting {
             group,
+            started_at,
             host,
-            public_ip: address.ip,
+            public_ip,
         })
     }
 
@@ -312,8 +352,9 @@ impl Backend for AzureBackend {
         region: &Region,
         lease: &Lease,
         config: &ServerConfig,
+        until: Instant,
     ) -> Result<(), BackendError> {
-        self.put(region, lease, config)
+        self.put(region, lease, config, until)
             .await
             .map_err(|error| backend_error("create", region, error))?;
         info!(%region, lease_id = %lease.id, "the container group is under way");
@@ -349,19 +390,23 @@ impl Backend for AzureBackend {
             return Ok(());
         };
         let failed = |error| backend_error("list", first, error);
+        let mut outcome = Ok(());
         for found in self.arm.list().await.map_err(failed)? {
             let known = regions
                 .iter()
                 .any(|region| group::name(region) == found.name);
-            if group::is_ours(&found) && !known {
-                warn!(
-                    group = found.name,
-                    "deleting a group in a region that REGIONS lacks"
-                );
-                self.arm.delete(&found.name).await.map_err(failed)?;
+            if !group::is_ours(&found) || known {
+                continue;
+            }
+            warn!(
+                group = found.name,
+                "deleting a group in a region that REGIONS lacks"
+            );
+            if let Err(error) = self.arm.delete(&found.name).await {
+                outcome = Err(backend_error("delete", first, error));
             }
         }
-        Ok(())
+        outcome
     }
 }
 

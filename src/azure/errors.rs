@@ -81,42 +81,56 @@ pub(super) fn failed_operation(region: &Region, said: &RequestError) -> String {
 /// `None` where trying again may help.
 fn refusal(status: u16, said: &RequestError, region: &Region) -> Option<Refusal> {
     let advice = match said.code.as_str() {
-        "ContainerGroupQuotaReached" | "QuotaExceeded" | "ContainerGroupCoreQuotaReached" => {
+        // ContainerGroupQuotaReached, ResourceQuotaExceeded, StandardCoresQuotaReached and others.
+        code if code.contains("Quota") => {
             format!(
                 "the subscription has no container groups or cores left in {region}: delete \
                  others, choose another region, or ask for more under Quotas in the portal"
             )
         }
-        "InaccessibleImage" | "InvalidImageName" | "ImageNotFound" => {
+        "InaccessibleImage"
+        | "InvalidImageName"
+        | "ImageNotFound"
+        | "RegistryCredentialsInvalid" => {
             "the gateway's image cannot be pulled: check CONTAINER_IMAGE, and for a private \
              registry REGISTRY_SERVER and the AcrPull role of GATEWAY_IDENTITY_ID"
                 .to_owned()
         }
-        "DnsNameLabelNotAvailable" => format!(
+        "DnsNameLabelNotAvailable" | "DnsRecordInUse" => format!(
             "the DNS name of the VPN in {region} is taken: another deployment of this resource \
              group's name has it; delete that, or use another RESOURCE_GROUP"
         ),
-        "ServiceUnavailable" | "ResourceNotAvailableInLocation" | "OsVersionNotSupported"
-            if status < 500 =>
-        {
-            format!("Azure has no room for the container in {region} now: try another region")
-        }
+        "ServiceUnavailable" if status < 500 || has_no_room(&said.message) => no_room(region),
+        "ResourceNotAvailableInLocation"
+        | "ResourceSomeRequestsNotAvailable"
+        | "InsufficientCapacity"
+        | "AllocationFailed"
+        | "OverconstrainedAllocationRequest" => no_room(region),
         "LocationNotAvailableForResourceType" | "InvalidLocation" | "NoRegisteredProviderFound" => {
             format!("{region} has no Container Instances: take it out of REGIONS")
         }
-        "RequestDisallowedByPolicy" => {
+        "RequestDisallowedByPolicy" | "RequestDisallowedByAzure" | "DisallowedByPolicy" => {
             "a policy of the subscription forbids this container group: ask whoever administers \
              it"
             .to_owned()
         }
-        "AuthorizationFailed" | "LinkedAuthorizationFailed" => {
+        "AuthorizationFailed" | "LinkedAuthorizationFailed" | "AuthorizationPermissionMismatch" => {
             "the handler's identity may not do this: give it the role that infra/ describes, on \
              the resource group and on GATEWAY_IDENTITY_ID"
                 .to_owned()
         }
-        "MissingSubscriptionRegistration" => {
+        "MissingSubscriptionRegistration" | "SubscriptionNotRegistered" => {
             "the subscription has never used Container Instances: run az provider register \
              --namespace Microsoft.ContainerInstance, and try again in a few minutes"
+                .to_owned()
+        }
+        "InvalidAuthenticationTokenTenant" => {
+            "the handler's identity is of another directory than the subscription: check \
+             SUBSCRIPTION_ID and AZURE_TENANT_ID"
+                .to_owned()
+        }
+        "ScopeLocked" => {
+            "a lock in the portal keeps the container group as it is: take it off RESOURCE_GROUP"
                 .to_owned()
         }
         "ResourceGroupNotFound" | "SubscriptionNotFound" | "InvalidSubscriptionId" => {
@@ -145,16 +159,29 @@ fn refusal(status: u16, said: &RequestError, region: &Region) -> Option<Refusal>
     })
 }
 
+fn no_room(region: &Region) -> String {
+    format!("Azure has no room for the container in {region} now: try another region")
+}
+
+/// Of a 503, what does not pass in a moment.
+fn has_no_room(message: &str) -> bool {
+    message.contains("not available in the location")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn error(status: u16, code: &str, retry_after_s: Option<u64>) -> BackendError {
+        said(status, code, "because", retry_after_s)
+    }
+
+    fn said(status: u16, code: &str, message: &str, retry_after_s: Option<u64>) -> BackendError {
         let failure = Failure::Refused {
             status,
             error: RequestError {
                 code: code.into(),
-                message: "because".into(),
+                message: message.into(),
             },
             retry_after: retry_after_s.map(Duration::from_secs),
         };
@@ -171,11 +198,15 @@ mod tests {
         for (status, code, cure) in [
             (400, "ContainerGroupQuotaReached", "Quotas"),
             (409, "ContainerGroupQuotaReached", "Quotas"),
+            (400, "ResourceQuotaExceeded", "Quotas"),
             (400, "InaccessibleImage", "CONTAINER_IMAGE"),
             (400, "DnsNameLabelNotAvailable", "taken"),
             (409, "ServiceUnavailable", "another region"),
             (403, "RequestDisallowedByPolicy", "policy"),
             (403, "AuthorizationFailed", "role"),
+            (403, "LinkedAuthorizationFailed", "GATEWAY_IDENTITY_ID"),
+            (401, "InvalidAuthenticationTokenTenant", "AZURE_TENANT_ID"),
+            (409, "ScopeLocked", "lock"),
             (
                 409,
                 "MissingSubscriptionRegistration",
@@ -204,5 +235,12 @@ mod tests {
         let throttled = error(429, "TooManyRequests", Some(17));
         assert!(!throttled.permanent);
         assert_eq!(throttled.retry_after, Some(Duration::from_secs(17)));
+    }
+
+    #[test]
+    fn a_region_without_room_is_not_a_service_that_is_busy() {
+        let message = "The requested resource is not available in the location 'x' at this moment.";
+        let full = said(503, "ServiceUnavailable", message, None);
+        assert!(full.permanent && full.source.to_string().contains("another region"));
     }
 }

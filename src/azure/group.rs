@@ -1,12 +1,11 @@
-//! The container group of a gateway: what it is called, what it is made of, and whether one that
-//! is there is still what the settings say.
+//! The container group of a gateway: what it is called, what it is made of, and what its tags say.
 
 use std::collections::BTreeMap;
 
 use azure_core::credentials::Secret;
+use jiff::{SignedDuration, Timestamp};
 use popup_model::{Lease, LeaseId, Region};
 use popup_store::azure::SasTokens;
-use ring::digest::{SHA256, digest};
 
 use super::arm::*;
 use crate::config::{AzureSettings, GroupSettings, StorageAccess};
@@ -18,9 +17,10 @@ pub(super) const PREFIX: &str = "wireguard-vpn-";
 pub(super) const CONTAINER: &str = "gateway";
 
 const LEASE_TAG: &str = "popup-vpn-lease";
-const SHAPE_TAG: &str = "popup-vpn-shape";
+const SIGNATURES_TAG: &str = "popup-vpn-signatures-end";
 const VOLUME: &str = "wireguard-config";
 const MOUNT: &str = "/etc/wireguard";
+const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The name of a region's group, which is its DNS label too.
 pub(super) fn name(region: &Region) -> String {
@@ -37,32 +37,18 @@ pub(super) fn lease_of(group: &ContainerGroup) -> Option<LeaseId> {
     group.tags.get(LEASE_TAG)?.parse().ok()
 }
 
-/// Whether a group has the image and the size that the settings have now.
-pub(super) fn is_current(group: &ContainerGroup, settings: &GroupSettings) -> bool {
-    group
-        .tags
-        .get(SHAPE_TAG)
-        .is_none_or(|found| *found == shape(settings))
+/// When the signatures end that the gateway of a lease is started with: after the lease, for the
+/// last status and for clocks that differ.
+pub(super) fn signatures_end(lease: &Lease) -> Timestamp {
+    lease
+        .expires_at
+        .checked_add(GRACE)
+        .unwrap_or(Timestamp::MAX)
 }
 
-/// A fingerprint of image and size. Ports are not in it: they are the configuration's, and change
-/// at a start, which makes a new group anyway.
-fn shape(settings: &GroupSettings) -> String {
-    let GroupSettings {
-        image,
-        cpu,
-        memory_gb,
-        confidential,
-        ..
-    } = settings;
-    let text = format!("{image}\n{cpu}\n{memory_gb}\n{confidential}");
-    let digest = digest(&SHA256, text.as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .take(8)
-        .map(|b| format!("{b:02x}"))
-        .collect()
+/// When the signatures of a group end; `None` where its gateway has an identity.
+pub(super) fn signatures_end_of(group: &ContainerGroup) -> Option<Timestamp> {
+    group.tags.get(SIGNATURES_TAG)?.parse().ok()
 }
 
 /// The body that creates a region's group under a lease.
@@ -102,9 +88,13 @@ pub(super) fn request(
             allow_privilege_escalation: true,
         }),
     };
+    let mut tags = BTreeMap::from([(LEASE_TAG, lease.id.to_string())]);
+    if sas.is_some() {
+        tags.insert(SIGNATURES_TAG, signatures_end(lease).to_string());
+    }
     GroupRequest {
         location: region.to_string(),
-        tags: BTreeMap::from([(LEASE_TAG, lease.id.to_string()), (SHAPE_TAG, shape(group))]),
+        tags,
         identity: group.identity.as_ref().map(|identity| IdentityRequest {
             kind: "UserAssigned",
             user_assigned_identities: BTreeMap::from([(identity.id.clone(), Empty {})]),

@@ -4,7 +4,7 @@
 //! asked for only once there is something to find: who asks too early keeps the "no such name" of
 //! the zone for as long as the zone says.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,8 +24,9 @@ const MAX_ANSWER: usize = 512;
 pub(super) struct Resolver {
     /// Asked instead of the system's resolver.
     server: Option<SocketAddr>,
-    /// What was right once stays right for as long as that address is in use.
-    confirmed: Mutex<HashSet<(String, IpAddr)>>,
+    /// What was right stays right for as long as that address is in use. Addresses come back to
+    /// others, so of each name only the last one is known.
+    confirmed: Mutex<HashMap<String, IpAddr>>,
 }
 
 impl Resolver {
@@ -37,13 +38,12 @@ impl Resolver {
     }
 
     pub(super) async fn leads_to(&self, name: &str, address: IpAddr) -> bool {
-        let pair = (name.to_owned(), address);
         let confirmed = || {
             self.confirmed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        if confirmed().contains(&pair) {
+        if confirmed().get(name) == Some(&address) {
             return true;
         }
         let found = match timeout(PATIENCE, self.lookup(name)).await {
@@ -57,7 +57,9 @@ impl Resolver {
         let leads = found.contains(&address);
         debug!(name, %address, ?found, leads, "asked for the name");
         if leads {
-            confirmed().insert(pair);
+            confirmed().insert(name.to_owned(), address);
+        } else {
+            confirmed().remove(name);
         }
         leads
     }
@@ -164,5 +166,16 @@ mod tests {
             resolver.leads_to(name, now).await,
             "what was right is not asked for again"
         );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_comes_back_is_asked_for_again() {
+        let [first, second] = [[203, 0, 113, 8], [203, 0, 113, 9]];
+        let answers = vec![Some(first), Some(second), Some(second), Some(first)];
+        let resolver = Resolver::new(Some(server(answers).await));
+        assert!(resolver.leads_to("x.example", first.into()).await);
+        assert!(resolver.leads_to("x.example", second.into()).await);
+        assert!(!resolver.leads_to("x.example", first.into()).await);
+        assert!(resolver.leads_to("x.example", first.into()).await);
     }
 }

@@ -1,5 +1,7 @@
 //! What a container group's many words mean: pure, from ARM's answer to a phase.
 
+use jiff::Timestamp;
+
 use super::arm::{ContainerGroup, ContainerView, Event};
 
 /// A container that was started this often has no future.
@@ -70,6 +72,13 @@ pub(super) fn condition(group: &ContainerGroup) -> Condition {
         }
         _ => Condition::Starting,
     }
+}
+
+/// When the process in its container was started.
+pub(super) fn started_at(group: &ContainerGroup) -> Option<Timestamp> {
+    let container = group.properties.containers.first()?;
+    let view = container.properties.instance_view.as_ref()?;
+    view.current_state.start_time
 }
 
 fn has_never_started(view: &ContainerView) -> bool {

@@ -7,6 +7,7 @@ use azure_core::credentials::Secret;
 use azure_core::http::Url;
 use popup_store::azure::{AccountUrl, ConnectionString};
 
+use super::group::{self, GroupSettings};
 use super::{Reader, list, passed_on};
 
 /// Ports that Container Instances keeps for itself, from its FAQ.
@@ -25,7 +26,6 @@ const RESERVED_PORTS: [(u16, u16); 10] = [
 /// "Ports per IP" in its quotas.
 const MAX_PORTS: usize = 5;
 const DEFAULT_PORT: u16 = 443;
-const DEFAULT_IMAGE: &str = "ghcr.io/popup-vpn/popup-gateway:latest";
 const PUBLIC_CLOUD: &str = "https://management.azure.com/";
 
 /// What the Azure backend needs.
@@ -99,56 +99,6 @@ pub enum StorageAccess {
     Key(ConnectionString),
 }
 
-/// What shapes the container groups.
-#[derive(Debug, Clone)]
-pub struct GroupSettings {
-    /// The image.
-    pub image: String,
-    /// A private registry that the gateway's identity may pull from.
-    pub registry: Option<String>,
-    /// The gateway's identity.
-    pub identity: Option<GatewayIdentity>,
-    /// CPU cores.
-    pub cpu: f64,
-    /// Memory in GB.
-    pub memory_gb: f64,
-    /// Confidential containers, the only ones with the privileges of kernel mode.
-    pub confidential: bool,
-    /// Where container logs go.
-    pub log_analytics: Option<LogAnalytics>,
-    /// A file share for the interface's key.
-    pub files: Option<AzureFiles>,
-}
-
-/// A user-assigned identity.
-#[derive(Debug, Clone)]
-pub struct GatewayIdentity {
-    /// Its resource id.
-    pub id: String,
-    /// Its client id.
-    pub client_id: String,
-}
-
-/// A Log Analytics workspace.
-#[derive(Debug, Clone)]
-pub struct LogAnalytics {
-    /// Which.
-    pub workspace_id: String,
-    /// Container Instances takes no identity here.
-    pub workspace_key: Secret,
-}
-
-/// An Azure Files share.
-#[derive(Debug, Clone)]
-pub struct AzureFiles {
-    /// The account.
-    pub account: String,
-    /// Container Instances takes no identity here.
-    pub key: Secret,
-    /// The share.
-    pub share: String,
-}
-
 /// The ports of the container group.
 pub(super) fn ports(reader: &mut Reader<'_>) -> Vec<u16> {
     let name = match reader.text("VPN_PORTS") {
@@ -204,16 +154,19 @@ impl AzureSettings {
             "must be the name of a resource group",
         );
         let arm = arm_endpoint(reader);
-        let arm_audience = reader
-            .text("ARM_AUDIENCE")
-            .unwrap_or_else(|| PUBLIC_CLOUD.to_owned());
+        let arm_audience = arm_audience(reader);
         let credential = credential(reader);
         let storage = storage(reader);
-        let group = group(reader, storage.as_ref());
-        let passed_on = passed_on(reader)
+        let group = group::read(reader, storage.as_ref());
+        let passed_on: Vec<_> = passed_on(reader)
             .into_iter()
             .filter(|(name, _)| !matches!(*name, "PATH" | "WG_UAPI_DIR"))
             .collect();
+        let kernel = passed_on.contains(&("GATEWAY_MODE", "kernel".to_owned()));
+        if kernel && group.as_ref().is_some_and(|group| !group.confidential) {
+            let cure = "kernel needs CONTAINER_SKU=Confidential: no other container may do that";
+            reader.problem("GATEWAY_MODE", cure);
+        }
         let ca_pem = ca_pem(reader);
         let dns_server = reader.parse("VPN_DNS_SERVER");
         Some(Self {
@@ -247,19 +200,45 @@ fn arm_endpoint(reader: &mut Reader<'_>) -> Option<Url> {
     url
 }
 
-fn credential(reader: &Reader<'_>) -> CredentialSettings {
+fn arm_audience(reader: &mut Reader<'_>) -> String {
+    let text = reader
+        .text("ARM_AUDIENCE")
+        .unwrap_or_else(|| PUBLIC_CLOUD.to_owned());
+    let valid = |url: Url| url.scheme() == "https" && url.has_host() && url.query().is_none();
+    if !Url::parse(&text).is_ok_and(valid) {
+        let cure = "must be what tokens for Azure are asked for, as https://management.azure.com/";
+        reader.problem("ARM_AUDIENCE", cure);
+    }
+    text
+}
+
+fn credential(reader: &mut Reader<'_>) -> CredentialSettings {
+    const SECRET: &str = "AZURE_CLIENT_SECRET";
     let client_id = reader.text("AZURE_CLIENT_ID");
+    if client_id.as_deref().is_some_and(|id| !is_guid(id)) {
+        reader.problem("AZURE_CLIENT_ID", "must be the client id of an identity");
+    }
     if reader.text("IDENTITY_ENDPOINT").is_some() {
         return CredentialSettings::ManagedIdentity(client_id);
     }
-    let secret = reader.text("AZURE_CLIENT_SECRET").map(Secret::new);
-    match (reader.text("AZURE_TENANT_ID"), client_id, secret) {
+    let tenant_id = reader.text("AZURE_TENANT_ID");
+    let tenant = |id: &str| is_guid(id) || is_host(id);
+    if tenant_id.as_deref().is_some_and(|id| !tenant(id)) {
+        reader.problem("AZURE_TENANT_ID", "must be a directory's id or domain");
+    }
+    let secret = reader.text(SECRET).map(Secret::new);
+    match (tenant_id, client_id, secret) {
         (Some(tenant_id), Some(client_id), Some(secret)) => CredentialSettings::ClientSecret {
             tenant_id,
             client_id,
             secret,
         },
-        _ => CredentialSettings::DeveloperTools,
+        (_, _, Some(_)) => {
+            let cure = "needs AZURE_TENANT_ID and AZURE_CLIENT_ID beside it";
+            reader.problem(SECRET, cure);
+            CredentialSettings::DeveloperTools
+        }
+        (_, _, None) => CredentialSettings::DeveloperTools,
     }
 }
 
@@ -313,103 +292,6 @@ fn storage(reader: &mut Reader<'_>) -> Option<StorageSettings> {
     })
 }
 
-fn group(reader: &mut Reader<'_>, storage: Option<&StorageSettings>) -> Option<GroupSettings> {
-    let image = reader
-        .text("CONTAINER_IMAGE")
-        .unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
-    if !is_image(&image) {
-        reader.problem(
-            "CONTAINER_IMAGE",
-            "must be an image such as ghcr.io/owner/name:tag",
-        );
-    }
-    let registry = reader.text("REGISTRY_SERVER");
-    if registry.as_deref().is_some_and(|server| !is_host(server)) {
-        reader.problem(
-            "REGISTRY_SERVER",
-            "must be a name such as registry.azurecr.io",
-        );
-    }
-    let identity = identity(reader);
-    let by_identity = storage.is_some_and(|s| matches!(s.access, StorageAccess::Identity(_)));
-    if identity.is_none() && (by_identity || registry.is_some()) {
-        let cure = "must be the resource id of the identity by which the gateway reaches its \
-                    documents and a private registry";
-        reader.problem("GATEWAY_IDENTITY_ID", cure);
-    }
-    let cpu = number(reader, "CPU", 1.0, 0.1..=32.0);
-    let memory_gb = number(reader, "MEMORY_GB", 1.5, 0.1..=256.0);
-    let confidential = match reader.text("CONTAINER_SKU").as_deref() {
-        None | Some("Standard") => false,
-        Some("Confidential") => true,
-        Some(_) => {
-            reader.problem("CONTAINER_SKU", "must be Standard or Confidential");
-            false
-        }
-    };
-    Some(GroupSettings {
-        image,
-        registry,
-        identity,
-        cpu,
-        memory_gb,
-        confidential,
-        log_analytics: log_analytics(reader),
-        files: files(reader),
-    })
-}
-
-fn identity(reader: &mut Reader<'_>) -> Option<GatewayIdentity> {
-    let id = reader.text("GATEWAY_IDENTITY_ID")?;
-    let path = |b: u8| b.is_ascii_alphanumeric() || b"/._-()".contains(&b);
-    if !id.starts_with("/subscriptions/") || !id.bytes().all(path) {
-        reader.problem(
-            "GATEWAY_IDENTITY_ID",
-            "must be a resource id, /subscriptions/...",
-        );
-    }
-    let cure = "must be the client id of that identity";
-    let client_id = matching(reader, "GATEWAY_IDENTITY_CLIENT_ID", is_guid, cure)?;
-    Some(GatewayIdentity { id, client_id })
-}
-
-fn log_analytics(reader: &mut Reader<'_>) -> Option<LogAnalytics> {
-    let [id, key] = ["LOG_ANALYTICS_WORKSPACE_ID", "LOG_ANALYTICS_WORKSPACE_KEY"];
-    let [workspace_id] = together(reader, &[id, key])?.try_into().ok()?;
-    Some(LogAnalytics {
-        workspace_id,
-        workspace_key: Secret::new(reader.text(key)?),
-    })
-}
-
-fn files(reader: &mut Reader<'_>) -> Option<AzureFiles> {
-    let key = "AZURE_FILES_KEY";
-    let names = ["AZURE_FILES_ACCOUNT", "AZURE_FILES_SHARE", key];
-    let [account, share] = together(reader, &names)?.try_into().ok()?;
-    Some(AzureFiles {
-        account,
-        share,
-        key: Secret::new(reader.text(key)?),
-    })
-}
-
-/// All of these but the last, which is a secret; or none, and a problem if some are missing.
-fn together(reader: &mut Reader<'_>, names: &[&str]) -> Option<Vec<String>> {
-    let values: Vec<Option<String>> = names.iter().map(|name| reader.text(name)).collect();
-    if values.iter().all(Option::is_none) {
-        return None;
-    }
-    for (name, value) in names.iter().zip(&values) {
-        if value.is_none() {
-            reader.problem(
-                name,
-                format_args!("must be set too: {} go together", names.join(", ")),
-            );
-        }
-    }
-    values.into_iter().take(names.len() - 1).collect()
-}
-
 fn ca_pem(reader: &mut Reader<'_>) -> Option<String> {
     let path = reader.path("TLS_CA_FILE")?;
     std::fs::read_to_string(path)
@@ -417,28 +299,7 @@ fn ca_pem(reader: &mut Reader<'_>) -> Option<String> {
         .ok()
 }
 
-fn number(
-    reader: &mut Reader<'_>,
-    name: &str,
-    default: f64,
-    range: std::ops::RangeInclusive<f64>,
-) -> f64 {
-    let Some(text) = reader.text(name) else {
-        return default;
-    };
-    match text.parse() {
-        Ok(number) if range.contains(&number) => number,
-        _ => {
-            reader.problem(
-                name,
-                format_args!("must be from {} to {}", range.start(), range.end()),
-            );
-            default
-        }
-    }
-}
-
-fn matching(
+pub(super) fn matching(
     reader: &mut Reader<'_>,
     name: &str,
     valid: fn(&str) -> bool,
@@ -451,12 +312,12 @@ fn matching(
     text
 }
 
-fn is_guid(text: &str) -> bool {
+pub(super) fn is_guid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 /// What a resource group may be called, in letters that need no escape in a URL.
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     (1..=90).contains(&text.len())
         && !text.ends_with('.')
         && text
@@ -464,13 +325,8 @@ fn is_plain(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"_-.()".contains(&b))
 }
 
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     text.parse::<crate::vpn::Host>().is_ok()
-}
-
-fn is_image(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/.:@_-".contains(&b);
-    (1..=255).contains(&text.len()) && text.bytes().all(plain)
 }
 
 #[cfg(test)]

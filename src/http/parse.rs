@@ -21,8 +21,8 @@ use super::MAX_BODY_BYTES;
 use crate::error::Error;
 use crate::vpn::{ClientWish, PeerRequest, PeerWish, StartRequest};
 
-/// How long a body may take to arrive.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// As many as resolvers use (glibc stops at three) and then some.
 const MAX_DNS: usize = 8;

@@ -102,6 +102,7 @@ fn http_status(error: &Error) -> StatusCode {
         Error::NetworkExhausted(_)
         | Error::TooManyPeers
         | Error::PeerExists(_)
+        | Error::PeerChanged(_)
         | Error::NoConfigToReturn(_)
         | Error::Interrupted => StatusCode::CONFLICT,
         Error::Busy
@@ -109,6 +110,7 @@ fn http_status(error: &Error) -> StatusCode {
         | Error::BackendUnavailable(_)
         | Error::Throttled { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::GatewayFailed { .. }
+        | Error::BackendRefused(_)
         | Error::DocumentUnusable(_)
         | Error::ConfigurationInvalid(_)
         | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -194,6 +194,7 @@ impl Backend for LocalBackend {
         };
         Ok(Sighting {
             group,
+            started_at: None,
             host: Some(host),
             public_ip: Some(public_ip),
         })
@@ -204,6 +205,7 @@ impl Backend for LocalBackend {
         region: &Region,
         lease: &Lease,
         _config: &ServerConfig,
+        _until: Instant,
     ) -> Result<(), BackendError> {
         let launch = self
             .launch(region, lease)

@@ -20,6 +20,10 @@ fn backend(program: &str, state_dir: &tempfile::TempDir) -> LocalBackend {
     LocalBackend::new(settings, &log)
 }
 
+fn in_time() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
 fn region() -> Region {
     "local".parse().unwrap()
 }
@@ -44,7 +48,10 @@ fn config() -> ServerConfig {
 async fn a_gateway_that_exits_with_0_stays_down_until_it_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let (backend, lease) = (backend("/bin/true", &directory), lease());
-    backend.create(&region(), &lease, &config()).await.unwrap();
+    backend
+        .create(&region(), &lease, &config(), in_time())
+        .await
+        .unwrap();
     let ended = Group::Present {
         lease: Some(lease.id),
         phase: Phase::Ended(None),
@@ -64,7 +71,10 @@ async fn a_gateway_that_keeps_crashing_is_given_more_and_more_time() {
     let (backend, lease) = (backend("/bin/false", &directory), lease());
     let mut seconds = Vec::new();
     for _ in 0..7 {
-        backend.create(&region(), &lease, &config()).await.unwrap();
+        backend
+            .create(&region(), &lease, &config(), in_time())
+            .await
+            .unwrap();
         let group = backend.observe(&region()).await.unwrap().group;
         let starting = Group::Present {
             lease: Some(lease.id.clone()),
@@ -75,7 +85,10 @@ async fn a_gateway_that_keeps_crashing_is_given_more_and_more_time() {
     }
     assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
     let other = self::lease();
-    backend.create(&region(), &other, &config()).await.unwrap();
+    backend
+        .create(&region(), &other, &config(), in_time())
+        .await
+        .unwrap();
     assert_eq!(
         locked(&backend.runs)[&region()].backoff,
         FIRST_BACKOFF,
@@ -88,7 +101,7 @@ async fn a_program_that_is_not_there_is_a_lasting_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let backend = backend("/nonexistent/popup-gateway", &directory);
     let error = backend
-        .create(&region(), &lease(), &config())
+        .create(&region(), &lease(), &config(), in_time())
         .await
         .unwrap_err();
     assert!(

@@ -31,6 +31,12 @@ pub enum Fault {
     DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
+    /// `observe` fails for good, with this reason.
+    ObserveRefused(&'static str),
+    /// `observe` is refused, to be asked again after this many seconds.
+    ObserveThrottled(u64),
+    /// Nothing in this region answers for longer than anybody waits.
+    Silent(Region),
     /// The gateway begins and gives up, with this detail.
     BadConfiguration(&'static str),
     /// The gateway begins and never gets ready.
@@ -141,7 +147,8 @@ impl SimulatedBackend {
                 state.idle,
             )
         };
-        if gateway.ended.is_some() || gateway.stopping_until.is_some() {
+        let begins = gateway.begun.elapsed() < start_time;
+        if begins || gateway.ended.is_some() || gateway.stopping_until.is_some() {
             return;
         }
         let Some(config) = self.document::<ServerConfig>("config.json").await else {
@@ -170,9 +177,7 @@ impl SimulatedBackend {
             (Some(lease), _) if lease.id == gateway.lease => None,
             _ => end("fenced", None),
         };
-        let ready = gateway.ended.is_none()
-            && gateway.begun.elapsed() >= start_time
-            && !matches!(fault, Some(Fault::NeverReady));
+        let ready = gateway.ended.is_none() && !matches!(fault, Some(Fault::NeverReady));
         let status = StatusDocument {
             schema: 1,
             region: region.clone(),
@@ -231,6 +236,13 @@ impl SimulatedBackend {
             .await;
     }
 
+    /// Time passes before anything is answered.
+    async fn answers(&self, region: &Region) {
+        if matches!(self.fault(), Some(Fault::Silent(silent)) if silent == *region) {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+    }
+
     fn error(
         operation: &'static str,
         region: &Region,
@@ -250,8 +262,18 @@ impl SimulatedBackend {
 #[async_trait]
 impl Backend for SimulatedBackend {
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError> {
+        self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
             return Err(Self::error("observe", region, false, "injected"));
+        }
+        if let Some(Fault::ObserveRefused(why)) = self.fault() {
+            return Err(Self::error("observe", region, true, why));
+        }
+        if let Some(Fault::ObserveThrottled(seconds)) = self.fault() {
+            return Err(BackendError {
+                retry_after: Some(Duration::from_secs(seconds)),
+                ..Self::error("observe", region, false, "injected")
+            });
         }
         self.live(region).await;
         let mut state = self.state();
@@ -285,6 +307,7 @@ impl Backend for SimulatedBackend {
         let ip = IpAddr::from([203, 0, 113, 7]);
         Ok(Sighting {
             group,
+            started_at: state.gateways.get(region).map(|gateway| gateway.started_at),
             host: Some(Host::Address(ip)),
             public_ip: Some(ip),
         })
@@ -295,6 +318,7 @@ impl Backend for SimulatedBackend {
         region: &Region,
         lease: &Lease,
         _config: &ServerConfig,
+        _until: Instant,
     ) -> Result<(), BackendError> {
         tokio::task::yield_now().await;
         match self.fault() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use popup_store::{Container, DocumentStore, Expect, StoreError, Stored, Version};
@@ -21,7 +22,10 @@ struct State {
     writes: usize,
     /// From which write on writes fail.
     writes_fail_from: Option<usize>,
+    /// The write that is done without anybody being told.
+    lost_answer: Option<usize>,
     reads_fail: bool,
+    silent: bool,
 }
 
 impl MemoryStore {
@@ -31,9 +35,27 @@ impl MemoryStore {
         state.writes_fail_from = successes.map(|successes| state.writes + successes);
     }
 
+    /// Does the write after `successes` more ones, and fails it.
+    pub fn lose_answer_after(&self, successes: usize) {
+        let mut state = self.state();
+        state.lost_answer = Some(state.writes + successes);
+    }
+
     /// Whether reads fail.
     pub fn fail_reads(&self, fail: bool) {
         self.state().reads_fail = fail;
+    }
+
+    /// Whether nothing is answered, until this is taken back.
+    pub fn set_silent(&self, silent: bool) {
+        self.state().silent = silent;
+    }
+
+    async fn answers(&self) {
+        tokio::task::yield_now().await;
+        while self.state().silent {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// How many writes have been tried and not refused for a conflict.
@@ -68,7 +90,7 @@ fn unavailable(operation: &'static str, container: Container, name: &str) -> Sto
 #[async_trait]
 impl DocumentStore for MemoryStore {
     async fn read(&self, container: Container, name: &str) -> Result<Option<Stored>, StoreError> {
-        tokio::task::yield_now().await;
+        self.answers().await;
         let state = self.state();
         if state.reads_fail {
             return Err(unavailable("read", container, name));
@@ -87,7 +109,7 @@ impl DocumentStore for MemoryStore {
         bytes: &[u8],
         expect: &Expect,
     ) -> Result<Version, StoreError> {
-        tokio::task::yield_now().await;
+        self.answers().await;
         let mut state = self.state();
         let key = (container, name.to_owned());
         let found = state
@@ -108,10 +130,14 @@ impl DocumentStore for MemoryStore {
         {
             return Err(unavailable("write", container, name));
         }
+        let lost = state.lost_answer == Some(state.writes);
         state.writes += 1;
         state.versions += 1;
         let version = state.versions;
         state.documents.insert(key, (version, bytes.to_vec()));
+        if lost {
+            return Err(unavailable("write", container, name));
+        }
         Ok(Version::from_text(version.to_string()))
     }
 }

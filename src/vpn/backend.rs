@@ -6,8 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use popup_model::document::GatewayAccess;
 use popup_model::{Lease, LeaseId, Region, ServerConfig};
+
+use tokio::time::Instant;
 
 use super::Host;
 
@@ -17,12 +20,14 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Looks at what is there now.
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError>;
 
-    /// Makes a gateway that runs under `lease`. Nothing is there when this is called.
+    /// Makes a gateway that runs under `lease`. Nothing is there when this is called. Nothing is
+    /// asked for at `until` or later: others may act from then on.
     async fn create(
         &self,
         region: &Region,
         lease: &Lease,
         config: &ServerConfig,
+        until: Instant,
     ) -> Result<(), BackendError>;
 
     /// Deletes whatever is there; fine when nothing is.
@@ -50,6 +55,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
 pub struct Sighting {
     /// The container group, or the child process.
     pub group: Group,
+    /// When the process in it was started, where the platform tells.
+    pub started_at: Option<Timestamp>,
     /// How clients reach it, where known.
     pub host: Option<Host>,
     /// The address behind `host`, where known.

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use popup_model::document::Extra;
+use popup_model::document::{Extra, Work};
 use popup_model::{LastStop, Lease, LeaseDocument, LeaseId, Operation, StopReason};
 
 use super::request::{DEFAULT_IDLE, DEFAULT_LIFETIME, StartRequest};
@@ -23,8 +23,8 @@ pub fn is_claimed(document: &LeaseDocument, now: Timestamp) -> bool {
 }
 
 /// Claims the region until `deadline`.
-pub fn claim(document: &mut LeaseDocument, id: LeaseId, deadline: Timestamp) {
-    document.operation = Some(Operation { id, deadline });
+pub fn claim(document: &mut LeaseDocument, id: LeaseId, work: Work, deadline: Timestamp) {
+    document.operation = Some(Operation { id, deadline, work });
 }
 
 /// Ends the claim `id`; false when it is somebody else's by now.
@@ -39,11 +39,16 @@ pub fn release(document: &mut LeaseDocument, id: &LeaseId) -> bool {
     mine
 }
 
-/// Gives the right to run, and ends the claim under which this was prepared.
-pub fn start(document: &mut LeaseDocument, id: LeaseId, request: &StartRequest, now: Timestamp) {
+/// Gives the right to run, which is returned, and ends the claim under which this was prepared.
+pub fn start(
+    document: &mut LeaseDocument,
+    id: LeaseId,
+    request: &StartRequest,
+    now: Timestamp,
+) -> Lease {
     document.operation = None;
     document.access = None;
-    document.lease = Some(Lease {
+    let lease = Lease {
         id,
         started_at: now,
         expires_at: later(now, request.lifetime.unwrap_or(DEFAULT_LIFETIME)),
@@ -52,7 +57,9 @@ pub fn start(document: &mut LeaseDocument, id: LeaseId, request: &StartRequest, 
             .unwrap_or(Some(DEFAULT_IDLE))
             .map(|timeout| timeout.as_secs()),
         extra: Extra::new(),
-    });
+    };
+    document.lease = Some(lease.clone());
+    lease
 }
 
 /// Changes how long a running VPN may go on, counted from now; false when nothing was asked.
@@ -86,6 +93,29 @@ pub fn finish(
         detail,
     });
     true
+}
+
+/// Does what a stop asks for: takes away the lease, or the claim of a start that has none yet, or
+/// at least the failure that nobody has seen so far. False when there is nothing to change.
+///
+/// Nothing is done outside under the claim of a start, so it may go at any time.
+pub fn revoke(document: &mut LeaseDocument, now: Timestamp, reason: StopReason) -> bool {
+    if finish(document, now, reason, None) {
+        return true;
+    }
+    let begins = |operation: &Operation| operation.work == Work::Begin;
+    if is_claimed(document, now) && document.operation.as_ref().is_some_and(begins) {
+        document.operation = None;
+        return true;
+    }
+    let failed = |stop: &&mut LastStop| stop.reason == StopReason::Failed;
+    match document.last_stop.as_mut().filter(failed) {
+        Some(stop) => {
+            stop.reason = reason;
+            true
+        }
+        None => false,
+    }
 }
 
 /// `now` plus `duration`, or the end of time.
@@ -153,6 +183,7 @@ mod tests {
         claim(
             &mut document,
             operation.clone(),
+            Work::Create,
             later(now(), Duration::from_secs(30)),
         );
         assert!(finish(&mut document, now(), StopReason::Idle, None));
@@ -170,12 +201,28 @@ mod tests {
         let mut document = started(&StartRequest::default());
         let mine = LeaseId::generate();
         let deadline = later(now(), Duration::from_secs(30));
-        claim(&mut document, mine.clone(), deadline);
+        claim(&mut document, mine.clone(), Work::Delete, deadline);
         assert!(is_claimed(&document, now()) && !is_claimed(&document, deadline));
         assert!(
             !release(&mut document, &LeaseId::generate()),
             "it is not theirs"
         );
         assert!(release(&mut document, &mine) && !is_claimed(&document, now()));
+    }
+
+    #[test]
+    fn a_stop_takes_the_claim_of_a_start_and_leaves_that_of_whoever_acts() {
+        let deadline = later(now(), Duration::from_secs(30));
+        for (work, goes) in [
+            (Work::Begin, true),
+            (Work::Create, false),
+            (Work::Delete, false),
+        ] {
+            let mut document = LeaseDocument::new("local".parse().unwrap());
+            claim(&mut document, LeaseId::generate(), work, deadline);
+            let changed = revoke(&mut document, now(), StopReason::Requested);
+            assert_eq!(changed, goes, "{work:?}");
+            assert_eq!(is_claimed(&document, now()), !goes, "{work:?}");
+        }
     }
 }

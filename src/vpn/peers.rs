@@ -2,14 +2,18 @@
 //!
 //! Invariant: what comes back is a configuration that can be written (`Control::validate`), or an
 //! error; addresses come from the tunnel networks and never from a caller.
+//!
+//! A peer is noted as unanswered by the same write that makes it, and confirmed right before its
+//! start is answered. When a handler dies in between, nobody will ever have the peer's private
+//! key: whoever comes after the note's time takes the peer back, so that its name is free again.
 
 use std::collections::HashSet;
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use popup_model::document::Extra;
+use popup_model::document::{Extra, Unanswered};
 use popup_model::{
-    ClientSettings, Control as _, MAX_PEERS, Peer, PeerName, PresharedKey, PrivateKey,
+    ClientSettings, Control as _, MAX_PEERS, Peer, PeerName, PresharedKey, PrivateKey, PublicKey,
     ServerConfig, TunnelNetworks,
 };
 
@@ -35,12 +39,21 @@ impl FreshKeys {
     }
 }
 
+/// When a peer is made, and until when its start may be answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Now.
+    pub now: Timestamp,
+    /// The end of the start, whatever comes of it.
+    pub answer_until: Timestamp,
+}
+
 /// What became of a wish for a peer.
 #[derive(Debug, Clone)]
 pub struct Placed {
     /// The peer as it is in the configuration.
     pub peer: Peer,
-    /// What was there under its name before.
+    /// What was there under its name before, of those that have been given to somebody.
     pub previous: Option<Peer>,
     /// Its private key, unless the caller has it or it was given out before.
     pub private_key: Option<PrivateKey>,
@@ -54,7 +67,7 @@ pub fn place(
     wish: &PeerWish,
     client: &ClientWish,
     keys: &FreshKeys,
-    now: Timestamp,
+    moment: Moment,
 ) -> Result<Placed, Error> {
     let name = match &wish.name {
         Some(name) => name.clone(),
@@ -103,7 +116,7 @@ pub fn place(
                 public_key,
                 preshared_key,
                 allowed_ips: config.networks.lowest_free(config.assigned())?,
-                created_at: now,
+                created_at: moment.now,
                 expires_at: None,
                 quota_bytes: None,
                 owner: None,
@@ -114,6 +127,17 @@ pub fn place(
             peer
         }
     };
+    // What nobody has the key of is not worth coming back to.
+    let previous = previous.and_then(|previous| match take_note(config, &previous.public_key) {
+        Some(unanswered) => unanswered.previous,
+        None => Some(previous),
+    });
+    config.unanswered.push(Unanswered {
+        public_key,
+        until: moment.answer_until,
+        previous: previous.clone(),
+        extra: Extra::new(),
+    });
     Ok(Placed {
         peer,
         previous,
@@ -124,29 +148,67 @@ pub fn place(
 
 /// Takes back what [`place`] did, if it is still there; false when there is nothing to take back.
 pub fn unplace(config: &mut ServerConfig, placed: &Placed) -> bool {
-    let made =
-        |peer: &Peer| peer.name == placed.peer.name && peer.public_key == placed.peer.public_key;
-    let Some(index) = config
-        .peers
-        .iter()
-        .position(made)
-        .filter(|_| placed.changed)
-    else {
+    let key = &placed.peer.public_key;
+    if !placed.changed || !config.peers.iter().any(|peer| peer.public_key == *key) {
         return false;
-    };
-    match &placed.previous {
-        Some(previous) => config.peers[index] = previous.clone(),
-        None => drop(config.peers.remove(index)),
     }
+    take_note(config, key);
+    take_back(config, key, placed.previous.as_ref());
     true
+}
+
+/// Notes that the start of the peer with this key is answered; whether that changed anything.
+/// `None` when there is no such peer any more.
+pub fn confirm(config: &mut ServerConfig, key: &PublicKey) -> Option<bool> {
+    let noted = take_note(config, key).is_some();
+    let there = config.peers.iter().any(|peer| peer.public_key == *key);
+    there.then_some(noted)
+}
+
+/// Takes back the peers whose starts have died; false when there are none.
+pub fn forget_unanswered(config: &mut ServerConfig, now: Timestamp) -> bool {
+    let (dead, alive) = std::mem::take(&mut config.unanswered)
+        .into_iter()
+        .partition(|unanswered| now >= unanswered.until);
+    config.unanswered = alive;
+    let dead: Vec<Unanswered> = dead;
+    for unanswered in &dead {
+        take_back(config, &unanswered.public_key, unanswered.previous.as_ref());
+    }
+    !dead.is_empty()
 }
 
 /// Removes a peer and returns it.
 pub fn remove(config: &mut ServerConfig, name: &PeerName) -> Result<Peer, Error> {
     match config.peers.iter().position(|peer| peer.name == *name) {
-        Some(index) => Ok(config.peers.remove(index)),
+        Some(index) => {
+            let peer = config.peers.remove(index);
+            take_note(config, &peer.public_key);
+            Ok(peer)
+        }
         None => Err(Error::PeerNotFound(name.clone())),
     }
+}
+
+fn take_note(config: &mut ServerConfig, key: &PublicKey) -> Option<Unanswered> {
+    let noted = |unanswered: &Unanswered| unanswered.public_key == *key;
+    let index = config.unanswered.iter().position(noted)?;
+    Some(config.unanswered.remove(index))
+}
+
+/// Removes the peer with this key, and puts the one before in its place where that is possible.
+fn take_back(config: &mut ServerConfig, key: &PublicKey, previous: Option<&Peer>) {
+    let Some(index) = config.peers.iter().position(|peer| peer.public_key == *key) else {
+        return;
+    };
+    if let Some(previous) = previous {
+        config.peers[index] = previous.clone();
+        // Its key may belong to another peer by now, or the networks be others.
+        if config.validate().is_ok() {
+            return;
+        }
+    }
+    config.peers.remove(index);
 }
 
 /// Brings the tunnel network and the ports in line with the settings; false when they were.

@@ -15,21 +15,39 @@ use super::lease;
 /// may hiccup twice.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(60);
 
+/// By how much the clocks of a gateway and of its platform may differ.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+
 /// What is the case.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// What the backend sees.
     pub group: Group,
+    /// When the process in it was started, where the backend sees that.
+    pub started_at: Option<Timestamp>,
     /// What the gateway last said, whichever lease it ran under.
     pub status: Option<StatusDocument>,
 }
 
 impl Observed {
-    /// What the gateway said under this lease. A status of another one is not believed.
+    /// What the gateway said under this lease. A status of another one is not believed, nor one
+    /// of a process that has been started again since.
     pub fn status_of(&self, lease: &Lease) -> Option<&StatusDocument> {
+        let outlived = |status: &StatusDocument| {
+            self.started_at
+                .is_some_and(|started_at| started_at.duration_since(status.started_at) > SKEW)
+        };
         self.status
             .as_ref()
-            .filter(|status| status.lease_id == lease.id)
+            .filter(|status| status.lease_id == lease.id && !outlived(status))
+    }
+
+    /// Whether a process runs that was made for this lease.
+    pub fn is_running(&self, lease: &Lease) -> bool {
+        matches!(
+            &self.group,
+            Group::Present { lease: Some(made_for), phase: Phase::Running } if *made_for == lease.id
+        )
     }
 }
 

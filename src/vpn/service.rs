@@ -9,6 +9,7 @@ mod peers;
 mod reconcile;
 mod start;
 mod stop;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::error::Error;
 
 pub(super) use reconcile::View;
 pub(super) use start::endpoint;
+use together::together;
 
 pub use peers::Removed;
 pub use start::Started;
@@ -94,17 +96,25 @@ impl Service {
         Ok(StatusView::new(&view, &config.document))
     }
 
-    /// Does what the plan says in every region. A region that fails does not hold up the others,
-    /// and is among those that are returned.
+    /// Does what the plan says in every region, in all of them at once. A region that fails or is
+    /// slow does not hold up the others, and those that failed are returned.
     pub async fn tick(&self) -> Vec<(Region, Error)> {
-        let mut failed = Vec::new();
-        for region in &self.options.regions {
-            if let Err(error) = self.reconcile(region).await {
+        let of = |region: &Region| {
+            let region = region.clone();
+            async move {
+                let error = self.reconcile(&region).await.err()?;
                 warn!(%region, error = error.internal(), "the region could not be reconciled");
-                failed.push((region.clone(), error));
+                Some((region, error))
             }
+        };
+        if let Err(error) = self.forget_unanswered().await {
+            warn!(
+                error = error.internal(),
+                "peers of dead starts stay for now"
+            );
         }
-        failed
+        let outcomes = together(self.options.regions.iter().map(of)).await;
+        outcomes.into_iter().flatten().collect()
     }
 
     /// Deletes what still runs in regions that are no longer among the settings.
@@ -142,10 +152,9 @@ impl Service {
 
     /// Waits, or returns at once when the handler is about to end.
     async fn pause(&self, duration: Duration) {
-        let mut shutdown = self.shutdown.subscribe();
         tokio::select! {
             () = sleep(duration) => {}
-            _ = shutdown.wait_for(|down| *down) => {}
+            () = self.shut_down() => {}
         }
     }
 
@@ -153,6 +162,13 @@ impl Service {
     async fn yield_to_others(&self) {
         let micros = rand::rng().random_range(1_000..20_000);
         sleep(Duration::from_micros(micros)).await;
+    }
+
+    /// Waits for the handler to be about to end.
+    async fn shut_down(&self) {
+        let mut shutdown = self.shutdown.subscribe();
+        // The sender is this service's own.
+        let _ = shutdown.wait_for(|down| *down).await;
     }
 
     fn is_shutting_down(&self) -> bool {

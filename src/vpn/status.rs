@@ -10,7 +10,7 @@ use popup_model::{
 };
 use serde::Serialize;
 
-use super::backend::{Group, Phase};
+use super::backend::Group;
 use super::plan::{Action, plan};
 use super::service::{View, endpoint};
 
@@ -117,7 +117,7 @@ impl StatusView {
         Self {
             state,
             region: document.region.clone(),
-            endpoint: endpoint(view, config).filter(|_| reachable),
+            endpoint: endpoint(view, config.ports.first().copied()).filter(|_| reachable),
             public_ip: view.sighting.public_ip.filter(|_| reachable),
             server_public_key: status.and_then(|status| status.public_key),
             mode: status.map(|status| status.mode.clone()),
@@ -186,7 +186,7 @@ fn state(view: &View) -> State {
         return match plan(document, &view.observed, view.now) {
             Action::Finish(StopReason::Failed, _) => State::Failed,
             Action::Finish(..) => State::Stopping,
-            _ if view.is_ready(0) && is_running(&view.observed.group) => State::Running,
+            _ if view.is_ready(0) => State::Running,
             _ => State::Starting,
         };
     }
@@ -197,16 +197,6 @@ fn state(view: &View) -> State {
         Group::Absent if document.last_stop.as_ref().is_some_and(failed) => State::Failed,
         Group::Absent => State::Stopped,
     }
-}
-
-fn is_running(group: &Group) -> bool {
-    matches!(
-        group,
-        Group::Present {
-            phase: Phase::Running,
-            ..
-        }
-    )
 }
 
 /// People read these; fractions of a second tell them nothing.

@@ -54,6 +54,21 @@ fn a_server_that_has_said_everything_still_hears_the_client() {
 }
 
 #[test]
+fn what_follows_something_urgent_is_heard_at_once() {
+    with_client(|_, _, client| {
+        let server = format!("{}:20", Internet::ADDRESS);
+        let mut stream = connect(client, &server, Duration::from_secs(5)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut heard = vec![0; TALK_BYTES + b"after all".len()];
+        stream.read_exact(&mut heard).unwrap();
+        assert!(heard.ends_with(b"after all"));
+        assert!(heard.starts_with(&pattern(TALK_BYTES)));
+    });
+}
+
+#[test]
 fn a_slow_reader_holds_the_sender_back_and_loses_nothing() {
     const LENGTH: usize = 64_000_000;
     with_client(|lab, _, client| {

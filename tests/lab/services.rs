@@ -48,11 +48,12 @@ impl Services {
         let record = Arc::new(Record::default());
         let echoes: Vec<&str> = echoes.collect();
         namespace.enter(|| {
-            let tcp: [(u16, Service); 4] = [
+            let tcp: [(u16, Service); 5] = [
                 (80, serve_http),
                 (7, echo_stream),
                 (9, digest_then_answer),
                 (19, talk_then_listen),
+                (20, interrupt_then_wait),
             ];
             for (port, serve) in tcp {
                 serve_tcp(
@@ -154,6 +155,17 @@ fn talk_then_listen(mut stream: TcpStream, record: &Record) {
         .lock()
         .unwrap()
         .push(format!("{length} {digest}"));
+}
+
+/// Speaks with something urgent in between (RFC 9293, section 3.8.5), and waits for an answer.
+fn interrupt_then_wait(mut stream: TcpStream, _: &Record) {
+    let mut speak = || {
+        stream.write_all(&pattern(TALK_BYTES))?;
+        socket2::SockRef::from(&stream).send_out_of_band(b"!")?;
+        stream.write_all(b"after all")
+    };
+    speak().ok();
+    stream.read(&mut [0]).ok();
 }
 
 fn digest_of(from: &mut impl Read, limit: u64) -> (u64, String) {

@@ -132,8 +132,8 @@ enum Queued {
 }
 
 impl Queued {
-    /// Adds the datagram at `more`, which has just been kept, if this one is for the same mapping
-    /// and destination and the two can leave in one call.
+    /// Adds the datagram at `more`, which has been kept next after this one, if both are of the same
+    /// mapping and for the same destination and can leave in one call.
     fn takes(&mut self, to: UdpMapping, at: SocketAddrV4, more: &Range<usize>) -> bool {
         let Self::UdpSend {
             mapping,
@@ -144,7 +144,8 @@ impl Queued {
         else {
             return false;
         };
-        let fits = (*mapping, *destination, payload.end) == (to, at, more.start)
+        debug_assert_eq!(payload.end, more.start, "nothing is kept in between");
+        let fits = (*mapping, *destination) == (to, at)
             && more.len() <= *segment_size
             && !more.is_empty()
             && payload.len() % *segment_size == 0

@@ -146,6 +146,21 @@ mod tests {
     }
 
     #[test]
+    fn what_costs_nothing_takes_nothing_of_the_turn() {
+        let mut turns = Turns::default();
+        turns.begin_round(Instant::now());
+        for (peer, name, cost) in [
+            (0, 'x', 0),
+            (0, 'x', 0),
+            (0, 'a', QUANTUM),
+            (1, 'b', QUANTUM),
+        ] {
+            turns.push(PeerIndex(peer), (name, cost));
+        }
+        assert_eq!(all(&mut turns), "xxab");
+    }
+
+    #[test]
     fn a_round_ends_and_the_next_is_due_at_once() {
         let (mut turns, now) = (Turns::default(), Instant::now());
         turns.begin_round(now);

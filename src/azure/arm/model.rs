@@ -312,6 +312,8 @@ pub struct ContainerView {
 pub struct ContainerState {
     /// `Waiting`, `Running`, `Terminated`.
     pub state: String,
+    /// When that began.
+    pub start_time: Option<Timestamp>,
     /// How it ended.
     pub exit_code: Option<i64>,
     /// More, such as `CrashLoopBackOff`.

@@ -31,6 +31,8 @@ pub enum OperationStatus {
     Succeeded,
     /// It has not, and says why.
     Failed(RequestError),
+    /// That cannot be found out: the resource itself tells.
+    Unknown,
 }
 
 impl Operation {

@@ -14,7 +14,7 @@ use super::*;
 use crate::config::{BackendSettings, Settings};
 use fake_arm::{Anybody, FakeArm, Fault};
 
-const GUID: &str = "00000000-0000-0000-0000-000000000001";
+pub(in crate::azure) const GUID: &str = "00000000-0000-0000-0000-000000000001";
 const IDENTITY: &str = "/subscriptions/x/resourceGroups/g/providers/\
                         Microsoft.ManagedIdentity/userAssignedIdentities/gateway";
 const NAME: &str = "wireguard-vpn-northeurope";
@@ -66,6 +66,10 @@ fn backend(arm: &FakeArm, settings: AzureSettings) -> AzureBackend {
     }
 }
 
+fn in_time() -> Instant {
+    Instant::now() + Duration::from_secs(120)
+}
+
 fn region() -> Region {
     "northeurope".parse().unwrap()
 }
@@ -95,7 +99,7 @@ impl World {
 
     async fn create(&self) -> Result<(), BackendError> {
         self.backend
-            .create(&region(), &self.lease, &self.config)
+            .create(&region(), &self.lease, &self.config, in_time())
             .await
     }
 
@@ -252,27 +256,91 @@ async fn a_group_on_its_way_out_is_neither_believed_nor_deleted_twice() {
 }
 
 #[tokio::test]
-async fn a_group_with_another_image_or_stopped_by_hand_is_nobodys() {
+async fn a_group_that_was_stopped_by_hand_is_nobodys() {
     let world = World::new().await;
     world.create().await.unwrap();
-    world.arm.set_state(NAME, "Running", running());
-    let newer = backend(
-        &world.arm,
-        settings(&[("CONTAINER_IMAGE", "example.org/newer:2")]),
-    );
-    let seen = newer.observe(&region()).await.unwrap().group;
-    assert_eq!(
-        seen,
-        Group::Present {
-            lease: None,
-            phase: Phase::Running
-        }
-    );
     world.arm.set_state(NAME, "Stopped", running());
     assert!(matches!(
         world.group().await,
         Group::Present { lease: None, .. }
     ));
+}
+
+#[tokio::test]
+async fn a_group_that_runs_keeps_its_image_when_the_settings_change() {
+    let world = World::new().await;
+    world.create().await.unwrap();
+    world.arm.set_state(NAME, "Running", running());
+    let newer = backend(
+        &world.arm,
+        settings(&[("CONTAINER_IMAGE", "example.org/newer:2"), ("CPU", "2")]),
+    );
+    let seen = newer.observe(&region()).await.unwrap().group;
+    let lease = Some(world.lease.id.clone());
+    let phase = Phase::Running;
+    assert_eq!(seen, Group::Present { lease, phase });
+}
+
+#[tokio::test]
+async fn an_operation_that_cannot_be_followed_leaves_it_to_the_group() {
+    for refusal in [403, 404, 500] {
+        let world = World::new().await;
+        let hide = || world.arm.state().hidden_operation = Some(refusal);
+        hide();
+        world.create().await.unwrap();
+        let made = world.arm.state().groups.remove(NAME).unwrap();
+        assert_eq!(world.phase().await, Phase::Starting, "ARM lags: {refusal}");
+        world.arm.state().groups.insert(NAME.to_owned(), made);
+        world.arm.set_state(NAME, "Running", running());
+        assert_eq!(world.phase().await, Phase::Running, "{refusal}");
+        world.arm.state().slow_delete = true;
+        world.backend.delete(&region()).await.unwrap();
+        assert_eq!(world.phase().await, Phase::Stopping, "{refusal}");
+        world.arm.state().groups.clear();
+        assert_eq!(world.group().await, Group::Absent, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_operation_that_cannot_be_followed_explains_ends_soon() {
+    let world = World::new().await;
+    world.arm.state().hidden_operation = Some(404);
+    world.create().await.unwrap();
+    let made = world.arm.state().groups.remove(NAME).unwrap();
+    world.backend.age(SHORT_MEMORY);
+    assert_eq!(world.group().await, Group::Absent);
+    world.arm.state().groups.insert(NAME.to_owned(), made);
+    world.arm.set_state(NAME, "Running", running());
+    world.arm.state().slow_delete = true;
+    world.backend.delete(&region()).await.unwrap();
+    world.backend.age(SHORT_MEMORY);
+    assert_eq!(
+        world.phase().await,
+        Phase::Running,
+        "the delete came to nothing"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_when_others_may_act_soon() {
+    let world = World::new().await;
+    let soon = Instant::now() + Duration::from_secs(20);
+    let (region, lease, config) = (region(), &world.lease, &world.config);
+    let created = world.backend.create(&region, lease, config, soon).await;
+    assert!(!created.unwrap_err().permanent);
+    assert_eq!(world.arm.count(&Method::PUT), 0);
+}
+
+#[tokio::test]
+async fn the_address_is_told_only_while_the_gateway_runs() {
+    let world = World::new().await;
+    world.create().await.unwrap();
+    world.arm.set_state(NAME, "Running", running());
+    let address = async || world.backend.observe(&region()).await.unwrap().public_ip;
+    assert!(address().await.is_some());
+    let again = json!({"restartCount": 1, "currentState": {"state": "Waiting"}, "events": []});
+    world.arm.set_state(NAME, "Pending", again);
+    assert_eq!(address().await, None, "it is the last start's");
 }
 
 #[tokio::test]
@@ -315,7 +383,7 @@ async fn the_account_key_never_leaves_the_handler() {
     let world = World::new().await;
     let backend = backend(&arm, settings(&changes));
     backend
-        .create(&region(), &world.lease, &world.config)
+        .create(&region(), &world.lease, &world.config, in_time())
         .await
         .unwrap();
     let body = arm.state().groups[NAME].clone();
@@ -340,4 +408,59 @@ async fn the_account_key_never_leaves_the_handler() {
             "it ends with the lease: {sas}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_gateway_that_begins_again_after_its_signatures_ended_is_nobodys() {
+    let key = "AccountName=popup;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net";
+    let changes = [
+        ("STORAGE_ACCOUNT_URL", ""),
+        ("GATEWAY_IDENTITY_ID", ""),
+        ("AZURE_STORAGE_CONNECTION_STRING", key),
+    ];
+    let mut world = World::new().await;
+    world.backend = backend(&world.arm, settings(&changes));
+    world.create().await.unwrap();
+    let started = |at: &str| {
+        let state = json!({"state": "Running", "startTime": at});
+        json!({"restartCount": 0, "currentState": state, "events": []})
+    };
+    world
+        .arm
+        .set_state(NAME, "Running", started("2026-01-02T03:05:00Z"));
+    assert_eq!(
+        world.phase().await,
+        Phase::Running,
+        "an extension reaches it"
+    );
+    let sighting = world.backend.observe(&region()).await.unwrap();
+    assert_eq!(sighting.started_at, "2026-01-02T03:05:00Z".parse().ok());
+    // The lease of the group ended at 11:04:05.
+    world
+        .arm
+        .set_state(NAME, "Running", started("2026-01-02T11:10:00Z"));
+    assert!(matches!(
+        world.group().await,
+        Group::Present { lease: None, .. }
+    ));
+}
+
+#[tokio::test]
+async fn one_stray_that_cannot_be_deleted_does_not_keep_the_others() {
+    let world = World::new().await;
+    world.create().await.unwrap();
+    {
+        let mut arm = world.arm.state();
+        let ours = arm.groups.remove(NAME).unwrap();
+        for name in ["wireguard-vpn-eastus", "wireguard-vpn-westus"] {
+            let mut group = ours.clone();
+            group["name"] = name.into();
+            arm.groups.insert(name.to_owned(), group);
+        }
+    }
+    let refusal = Fault::Refuse(409, "ScopeLocked", None);
+    world.arm.fail(Method::DELETE, refusal);
+    let error = world.backend.remove_strays(&[region()]).await.unwrap_err();
+    assert!(error.permanent && error.source.to_string().contains("lock"));
+    assert_eq!(world.arm.state().groups.len(), 1);
 }

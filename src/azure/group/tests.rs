@@ -6,7 +6,7 @@ use popup_model::document::Extra;
 use serde_json::Value;
 
 use super::*;
-use crate::azure::backend::tests::settings;
+use crate::azure::backend::tests::{GUID, settings};
 
 const FILES: [(&str, &str); 3] = [
     ("AZURE_FILES_ACCOUNT", "files"),
@@ -45,7 +45,7 @@ fn bodies() -> Vec<Value> {
     let mut everything = vec![
         ("REGISTRY_SERVER", "popup.azurecr.io"),
         ("CONTAINER_SKU", "Confidential"),
-        ("LOG_ANALYTICS_WORKSPACE_ID", "w"),
+        ("LOG_ANALYTICS_WORKSPACE_ID", GUID),
         ("LOG_ANALYTICS_WORKSPACE_KEY", "c2VjcmV0"),
     ];
     everything.extend(FILES);

@@ -124,14 +124,14 @@ fn a_connection_string_needs_no_identity() {
 
 #[test]
 fn the_credential_is_chosen_by_what_is_there() {
-    let managed = [("IDENTITY_ENDPOINT", "http://x"), ("AZURE_CLIENT_ID", "me")];
+    let managed = [("IDENTITY_ENDPOINT", "http://x"), ("AZURE_CLIENT_ID", GUID)];
     let (_, azure) = read(&managed).unwrap();
     assert!(
-        matches!(azure.credential, CredentialSettings::ManagedIdentity(Some(id)) if id == "me")
+        matches!(azure.credential, CredentialSettings::ManagedIdentity(Some(id)) if id == GUID)
     );
     let principal = [
-        ("AZURE_TENANT_ID", "t"),
-        ("AZURE_CLIENT_ID", "me"),
+        ("AZURE_TENANT_ID", "example.org"),
+        ("AZURE_CLIENT_ID", GUID),
         ("AZURE_CLIENT_SECRET", "hunter2"),
     ];
     let (_, azure) = read(&principal).unwrap();
@@ -140,4 +140,77 @@ fn the_credential_is_chosen_by_what_is_there() {
         CredentialSettings::ClientSecret { .. }
     ));
     assert!(!format!("{azure:?}").contains("hunter2"));
+}
+
+/// Each of these alone is told, by the name of what is to be set.
+#[test]
+fn what_azure_would_refuse_later_is_told_now() {
+    let files = |changed: (&'static str, &'static str)| {
+        let all = [
+            changed,
+            ("REGIONS", "northeurope"),
+            ("AZURE_FILES_ACCOUNT", "files"),
+            ("AZURE_FILES_SHARE", "wireguard"),
+            ("AZURE_FILES_KEY", "c2VjcmV0"),
+        ];
+        all.to_vec()
+    };
+    assert!(read(&files(("CPU", "0.5"))).is_ok());
+    let workspace = |changed: (&'static str, &'static str)| {
+        let all = [
+            changed,
+            ("LOG_ANALYTICS_WORKSPACE_ID", GUID),
+            ("LOG_ANALYTICS_WORKSPACE_KEY", "c2VjcmV0"),
+        ];
+        all.to_vec()
+    };
+    assert!(read(&workspace(("CPU", "31"))).is_ok());
+    let mut hosted = vec![
+        ("IDENTITY_ENDPOINT", ""),
+        ("FUNCTIONS_WORKER_RUNTIME", "custom"),
+    ];
+    hosted.push(("LEGION_SERVICE_HOST", "x"));
+    let cases = [
+        vec![("CPU", "1.25")],
+        vec![("CPU", "32")],
+        vec![("CPU", "NaN")],
+        vec![("MEMORY_GB", "1.55")],
+        vec![("MEMORY_GB", "241")],
+        vec![("CONTAINER_IMAGE", "ghcr.io/Owner/name:tag")],
+        vec![("REGIONS", "north-europe")],
+        vec![("ARM_AUDIENCE", "management")],
+        vec![("AZURE_CLIENT_ID", "me")],
+        vec![("AZURE_TENANT_ID", "a b")],
+        vec![("AZURE_CLIENT_SECRET", "hunter2")],
+        vec![("GATEWAY_IDENTITY_ID", "/subscriptions/x/gateway")],
+        vec![("GATEWAY_MODE", "kernel")],
+        vec![("GATEWAY_MODE", "fast")],
+        vec![("GATEWAY_THREADS", "17")],
+        vec![("RAW_PROBE_TARGET", "https://x:443")],
+        files(("AZURE_FILES_ACCOUNT", "My.Files")),
+        files(("AZURE_FILES_SHARE", "a--b")),
+        files(("AZURE_FILES_KEY", "not base64")),
+        workspace(("LOG_ANALYTICS_WORKSPACE_ID", "logs")),
+        workspace(("LOG_ANALYTICS_WORKSPACE_KEY", "?")),
+        hosted,
+    ];
+    for changes in cases {
+        let text = problem(&changes);
+        let name = changes[0].0;
+        assert!(
+            text.starts_with(&format!("{name}: ")),
+            "{changes:?}: {text}"
+        );
+        assert!(!text.contains("; "), "{changes:?}: {text}");
+    }
+    let mut shared = files(("CPU", "1"));
+    shared[1] = ("REGIONS", "northeurope,eastus");
+    assert!(problem(&shared).contains("AZURE_FILES_SHARE: one region"));
+}
+
+#[test]
+fn a_region_that_is_named_twice_is_one() {
+    let (settings, _) = read(&[("REGIONS", "eastus, northeurope eastus")]).unwrap();
+    let regions: Vec<&str> = settings.vpn.regions.iter().map(|r| r.as_str()).collect();
+    assert_eq!(regions, ["eastus", "northeurope"]);
 }

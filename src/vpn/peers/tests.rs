@@ -6,6 +6,13 @@ fn now() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().unwrap()
 }
 
+fn moment() -> Moment {
+    Moment {
+        now: now(),
+        answer_until: "2026-01-02T03:08:05Z".parse().unwrap(),
+    }
+}
+
 fn config(network: &str) -> ServerConfig {
     let networks = TunnelNetworks::with_random_ula(network.parse().unwrap()).unwrap();
     ServerConfig::new(networks, vec![51820])
@@ -24,7 +31,7 @@ fn put(config: &mut ServerConfig, wish: &PeerWish) -> Result<Placed, Error> {
         wish,
         &ClientWish::default(),
         &FreshKeys::generate(),
-        now(),
+        moment(),
     )
 }
 
@@ -88,7 +95,7 @@ fn replacing_keeps_the_address_and_kills_the_old_key() {
         &named("phone"),
         &client,
         &FreshKeys::generate(),
-        now(),
+        moment(),
     )
     .unwrap();
     let new = put(
@@ -170,6 +177,7 @@ fn taking_back_restores_what_was_there() {
     let mut config = config("10.8.0.0/24");
     let empty = config.clone();
     let added = put(&mut config, &named("phone")).unwrap();
+    assert_eq!(confirm(&mut config, &added.peer.public_key), Some(true));
     let one = config.clone();
     let replaced = put(
         &mut config,
@@ -219,4 +227,65 @@ proptest! {
             prop_assert_eq!(config.validate(), Ok(()));
         }
     }
+}
+
+fn replacing(name: &str) -> PeerWish {
+    PeerWish {
+        replace: true,
+        ..named(name)
+    }
+}
+
+#[test]
+fn a_peer_is_taken_back_when_its_start_is_never_answered() {
+    let mut config = config("10.8.0.0/24");
+    let phone = put(&mut config, &named("phone")).unwrap().peer;
+    assert_eq!(confirm(&mut config, &phone.public_key), Some(true));
+    assert_eq!(confirm(&mut config, &phone.public_key), Some(false));
+    let settled = config.clone();
+    put(&mut config, &named("laptop")).unwrap();
+    put(&mut config, &replacing("phone")).unwrap();
+    assert!(
+        !forget_unanswered(&mut config, now()),
+        "they may be answered yet"
+    );
+    assert_eq!(config.peers.len(), 2);
+    assert!(forget_unanswered(&mut config, moment().answer_until));
+    assert_eq!(config, settled);
+}
+
+#[test]
+fn a_peer_that_nobody_got_does_not_come_back() {
+    let mut config = config("10.8.0.0/24");
+    put(&mut config, &named("phone")).unwrap();
+    let again = put(&mut config, &replacing("phone")).unwrap();
+    assert!(again.previous.is_none());
+    assert!(forget_unanswered(&mut config, moment().answer_until));
+    assert!(config.peers.is_empty() && config.unanswered.is_empty());
+}
+
+#[test]
+fn a_peer_whose_key_is_another_s_by_now_does_not_come_back() {
+    let mut config = config("10.8.0.0/24");
+    let old = put(&mut config, &named("phone")).unwrap().peer;
+    confirm(&mut config, &old.public_key);
+    put(&mut config, &replacing("phone")).unwrap();
+    let own = PeerWish {
+        public_key: Some(old.public_key),
+        ..named("tablet")
+    };
+    put(&mut config, &own).unwrap();
+    confirm(&mut config, &old.public_key);
+    assert!(forget_unanswered(&mut config, moment().answer_until));
+    let names: Vec<&str> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
+    assert_eq!(names, ["tablet"]);
+}
+
+#[test]
+fn a_removed_peer_leaves_no_note() {
+    let mut config = config("10.8.0.0/24");
+    let phone = put(&mut config, &named("phone")).unwrap().peer;
+    remove(&mut config, &phone.name).unwrap();
+    assert!(config.unanswered.is_empty());
+    assert_eq!(confirm(&mut config, &phone.public_key), None);
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use popup_model::document::Extra;
+use popup_model::document::{Extra, Work};
 use popup_model::{LeaseId, PrivateKey};
 
 use super::super::request::StartRequest;
@@ -79,7 +79,12 @@ fn decide(
     status: Option<StatusDocument>,
     now: u64,
 ) -> Action {
-    plan(document, &Observed { group, status }, at(now))
+    let observed = Observed {
+        group,
+        started_at: None,
+        status,
+    };
+    plan(document, &observed, at(now))
 }
 
 fn failed(detail: &str) -> Action {
@@ -304,9 +309,32 @@ fn an_operation_of_somebody_else_is_left_alone_until_its_deadline() {
         for group in groups {
             document.operation = None;
             let free = decide(&document, group.clone(), None, 30);
-            lease::claim(&mut document, id('c'), at(30));
+            lease::claim(&mut document, id('c'), Work::Create, at(30));
             assert_eq!(decide(&document, group.clone(), None, 29), Action::Wait);
             assert_eq!(decide(&document, group, None, 30), free);
         }
+    }
+}
+
+#[test]
+fn a_status_from_before_the_process_was_started_again_is_not_believed() {
+    let lease = leased().lease.unwrap();
+    let since = |started_at: Option<u64>| Observed {
+        group: present('a', Phase::Running),
+        started_at: started_at.map(at),
+        status: Some(status(None, 600)),
+    };
+    for (started_at, believed) in [
+        (None, true),
+        (Some(0), true),
+        (Some(20), true),
+        (Some(300), false),
+    ] {
+        let observed = since(started_at);
+        assert_eq!(
+            observed.status_of(&lease).is_some(),
+            believed,
+            "{started_at:?}"
+        );
     }
 }

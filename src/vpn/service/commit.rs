@@ -1,5 +1,6 @@
 //! The part of a start that writes: the peer, then the lease.
 
+use popup_model::document::Work;
 use popup_model::{LeaseId, ServerConfig};
 use tokio::time::Instant;
 use tracing::info;
@@ -8,16 +9,19 @@ use super::reconcile::View;
 use super::start::{Attempt, Committed};
 use crate::error::Error;
 use crate::vpn::documents::Versioned;
-use crate::vpn::peers::{self, Placed};
+use crate::vpn::peers::{self, Moment, Placed};
 use crate::vpn::request::{PeerRequest, PeerWish};
 use crate::vpn::{Group, lease};
 
-impl Attempt<'_> {
+impl Attempt {
     /// Writes the peer and the lease, in as many rounds as others make necessary.
-    pub(super) async fn commit(&mut self, deadline: Instant) -> Result<Committed, Error> {
+    pub(super) async fn commit(&mut self) -> Result<Committed, Error> {
         loop {
             let view = self.service.reconcile(&self.region).await?;
             let config = self.service.config().await?;
+            if Instant::now() >= self.deadlines.answer {
+                return Err(Error::Busy);
+            }
             let committed = if view.current().is_some() {
                 self.join(view, config).await?
             } else if view.is_claimed() || view.observed.group != Group::Absent {
@@ -28,9 +32,7 @@ impl Attempt<'_> {
             };
             match committed {
                 Some(committed) => return Ok(committed),
-                None if Instant::now() >= deadline || self.service.is_shutting_down() => {
-                    return Err(Error::Busy);
-                }
+                None if self.service.is_shutting_down() => return Err(Error::Busy),
                 None => self.service.yield_to_others().await,
             }
         }
@@ -47,9 +49,10 @@ impl Attempt<'_> {
             self.take_back().await;
         }
         if self.placed.is_none() {
+            let forgotten = peers::forget_unanswered(&mut config.document, view.now);
             let placed = self.place(&mut config.document, false)?;
-            let changed = placed.as_ref().is_some_and(|placed| placed.changed);
-            if changed && !self.service.documents.save_config(&mut config).await? {
+            let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.changed);
+            if changed && !self.save_peer(&mut config, &placed).await? {
                 return Ok(None);
             }
             self.placed = placed;
@@ -58,17 +61,19 @@ impl Attempt<'_> {
         let Some(lease) = &mut changed.document.lease else {
             return Ok(None);
         };
-        let id = lease.id.clone();
-        if lease::extend(lease, self.request, view.now) {
-            changed.document.access = self.service.backend.renewed_access(lease);
+        let extended = lease::extend(lease, &self.request, view.now);
+        let lease = lease.clone();
+        if extended {
+            changed.document.access = self.service.backend.renewed_access(&lease);
             if !self.service.documents.save_lease(&changed).await? {
                 return Ok(None);
             }
         }
         Ok(Some(Committed {
-            lease: id,
+            lease,
             begun: false,
             revision: config.document.revision,
+            port: config.document.ports.first().copied(),
         }))
     }
 
@@ -80,27 +85,34 @@ impl Attempt<'_> {
     ) -> Result<Option<Committed>, Error> {
         // On a copy first: what cannot work must not even claim.
         self.prepare(&mut config.document)?;
-        let Some(operation) = self.service.claim(view).await? else {
+        let Some(operation) = self.service.claim(view, Work::Begin).await? else {
             return Ok(None);
         };
-        let outcome = self.begin_claimed(&operation).await;
+        let id = LeaseId::generate();
+        let outcome = self.begin_claimed(&operation, &id).await;
         if !matches!(outcome, Ok(Some(_))) {
-            self.service.release(&self.region, &operation, None).await?;
+            // A write whose answer got lost may have been done.
+            let lost = Some((&id, "the start failed".to_owned()));
+            self.service.release(&self.region, &operation, lost).await?;
         }
         outcome
     }
 
-    async fn begin_claimed(&mut self, operation: &LeaseId) -> Result<Option<Committed>, Error> {
-        let revision = loop {
+    async fn begin_claimed(
+        &mut self,
+        operation: &LeaseId,
+        id: &LeaseId,
+    ) -> Result<Option<Committed>, Error> {
+        let config = loop {
             let mut config = self.service.config().await?;
             let (placed, changed) = self.prepare(&mut config.document)?;
             if !changed && config.document.revision > 0 {
                 self.placed = self.placed.take().or(placed);
-                break config.document.revision;
+                break config.document;
             }
-            if self.service.documents.save_config(&mut config).await? {
+            if self.save_peer(&mut config, &placed).await? {
                 self.placed = self.placed.take().or(placed);
-                break config.document.revision;
+                break config.document;
             }
             self.service.yield_to_others().await;
         };
@@ -110,28 +122,39 @@ impl Attempt<'_> {
             None if lease.document.lease.is_none() => return Err(Error::Interrupted),
             _ => return Ok(None),
         }
-        let id = LeaseId::generate();
-        lease::start(
-            &mut lease.document,
-            id.clone(),
-            self.request,
-            self.service.clock.now(),
-        );
+        let now = self.service.clock.now();
+        let begun = lease::start(&mut lease.document, id.clone(), &self.request, now);
         if !self.service.documents.save_lease(&lease).await? {
             return Ok(None);
         }
-        info!(region = %self.region, lease_id = %id, "a lease has begun");
+        info!(region = %self.region, lease_id = %begun.id, "a lease has begun");
         Ok(Some(Committed {
-            lease: id,
+            lease: begun,
             begun: true,
-            revision,
+            revision: config.revision,
+            port: config.ports.first().copied(),
         }))
+    }
+
+    /// Writes the configuration with this request's peer. When the answer gets lost, the peer may
+    /// be there, and has to be taken back.
+    async fn save_peer(
+        &mut self,
+        config: &mut Versioned<ServerConfig>,
+        placed: &Option<Placed>,
+    ) -> Result<bool, Error> {
+        let saved = self.service.documents.save_config(config).await;
+        if saved.is_err() && self.placed.is_none() {
+            self.placed.clone_from(placed);
+        }
+        saved
     }
 
     /// The configuration a new VPN needs; whether that changed anything.
     fn prepare(&self, config: &mut ServerConfig) -> Result<(Option<Placed>, bool), Error> {
         let options = &self.service.options;
-        let adopted = peers::adopt_settings(config, options.network, &options.ports)?;
+        let forgotten = peers::forget_unanswered(config, self.service.clock.now());
+        let adopted = peers::adopt_settings(config, options.network, &options.ports)? || forgotten;
         if self.placed.is_some() {
             return Ok((None, adopted));
         }
@@ -141,7 +164,7 @@ impl Attempt<'_> {
     }
 
     fn place(&self, config: &mut ServerConfig, begins: bool) -> Result<Option<Placed>, Error> {
-        let request = self.request;
+        let request = &self.request;
         let automatic = PeerWish::default();
         let wish = match &request.peer {
             PeerRequest::Wanted(wish) => Some(wish),
@@ -149,8 +172,12 @@ impl Attempt<'_> {
             PeerRequest::Unsaid | PeerRequest::Nobody => None,
         };
         let now = self.service.clock.now();
+        let moment = Moment {
+            now,
+            answer_until: self.answer_until,
+        };
         let placed = wish
-            .map(|wish| peers::place(config, wish, &request.client, &self.keys, now))
+            .map(|wish| peers::place(config, wish, &request.client, &self.keys, moment))
             .transpose()?;
         if request.config_required && !placed.as_ref().is_some_and(|placed| placed.changed) {
             return Err(no_config(placed.as_ref()));

@@ -1,8 +1,11 @@
 //! Listing and removing peers.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use popup_model::{Peer, PeerName, Region};
-use tokio::time::Instant;
-use tracing::info;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
 
 use super::Service;
 use crate::error::Error;
@@ -52,6 +55,48 @@ impl Service {
             peer,
             applied: true,
         })
+    }
+
+    /// Notes that a peer's start is answered, however often storage has to be asked.
+    pub(super) async fn confirm(
+        self: Arc<Self>,
+        peer: Peer,
+        until: Timestamp,
+    ) -> Result<(), Error> {
+        loop {
+            let outcome = async {
+                let mut config = self.config().await?;
+                match peers::confirm(&mut config.document, &peer.public_key) {
+                    None => Err(Error::PeerChanged(peer.name.clone())),
+                    Some(false) => Ok(true),
+                    Some(true) => self.documents.save_config(&mut config).await,
+                }
+            };
+            match outcome.await {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.yield_to_others().await,
+                Err(Error::StorageUnavailable(error)) if self.clock.now() < until => {
+                    warn!(peer = %peer.name, %error, "noting an answer again");
+                    sleep(self.options.poll).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes back the peers of starts that died before their answer.
+    pub(super) async fn forget_unanswered(&self) -> Result<(), Error> {
+        loop {
+            let mut config = self.config().await?;
+            if !peers::forget_unanswered(&mut config.document, self.clock.now()) {
+                return Ok(());
+            }
+            if self.documents.save_config(&mut config).await? {
+                info!("peers of starts that were never answered are gone");
+                return Ok(());
+            }
+            self.yield_to_others().await;
+        }
     }
 
     async fn is_applied_everywhere(&self, revision: u64) -> bool {

@@ -1,12 +1,16 @@
 //! Looking, deciding and acting, until there is nothing to do right now.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use popup_model::document::Work;
 use popup_model::{Lease, LeaseDocument, LeaseId, Region, StopReason};
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, info, warn};
 
 use super::Service;
 use crate::error::Error;
-use crate::vpn::backend::{BackendError, Group, Sighting};
+use crate::vpn::backend::{BackendError, Sighting};
 use crate::vpn::documents::Versioned;
 use crate::vpn::lease;
 use crate::vpn::plan::{Action, Observed, plan};
@@ -31,9 +35,10 @@ impl View {
         self.lease.document.lease.as_ref()
     }
 
-    /// Whether the gateway of the lease in force works with this configuration.
+    /// Whether the gateway of the lease in force runs, and works with this configuration.
     pub(crate) fn is_ready(&self, revision: u64) -> bool {
         self.current()
+            .filter(|lease| self.observed.is_running(lease))
             .and_then(|lease| self.observed.status_of(lease))
             .is_some_and(|status| {
                 status.ready && status.ended.is_none() && status.config_revision >= revision
@@ -53,27 +58,8 @@ impl Service {
         let status = self.documents.status(region).await;
         let observed = Observed {
             group: sighting.group.clone(),
+            started_at: sighting.started_at,
             status,
-        };
-        Ok(View {
-            lease,
-            sighting,
-            observed,
-            now: self.clock.now(),
-        })
-    }
-
-    /// Only what is written down, when there is no time to look at more.
-    pub(super) async fn look_at_lease(&self, region: &Region) -> Result<View, Error> {
-        let lease = self.documents.lease(region).await?;
-        let sighting = Sighting {
-            group: Group::Absent,
-            host: None,
-            public_ip: None,
-        };
-        let observed = Observed {
-            group: Group::Absent,
-            status: None,
         };
         Ok(View {
             lease,
@@ -98,6 +84,22 @@ impl Service {
             }
         }
         Err(Error::Busy)
+    }
+
+    /// The same in a task of its own: whoever has no time left leaves it to finish what it has
+    /// begun. `None` when it has not come to an end by then.
+    pub(super) async fn reconcile_until(
+        self: &Arc<Self>,
+        region: &Region,
+        deadline: Instant,
+    ) -> Option<Result<View, Error>> {
+        let (service, region) = (Arc::clone(self), region.clone());
+        let acting = async move { service.reconcile(&region).await };
+        match timeout_at(deadline, tokio::spawn(acting.in_current_span())).await {
+            Ok(Ok(outcome)) => Some(outcome),
+            Ok(Err(error)) => Some(Err(Error::Internal(error.to_string()))),
+            Err(_) => None,
+        }
     }
 
     async fn finish(
@@ -128,11 +130,16 @@ impl Service {
                 ))
             })
             .await?;
-        let Some(operation) = self.claim(view).await? else {
+        let until = Instant::now() + self.options.operation_time;
+        let Some(operation) = self.claim(view, Work::Create).await? else {
             return Ok(false);
         };
         info!(%region, lease_id = %lease.id, "creating the gateway");
-        match self.backend.create(region, &lease, &config.document).await {
+        match self
+            .backend
+            .create(region, &lease, &config.document, until)
+            .await
+        {
             Ok(()) => self.release(region, &operation, None).await?,
             Err(error) if error.permanent => {
                 let detail = error.source.to_string();
@@ -149,7 +156,7 @@ impl Service {
     }
 
     async fn delete(&self, region: &Region, view: View) -> Result<bool, Error> {
-        let Some(operation) = self.claim(view).await? else {
+        let Some(operation) = self.claim(view, Work::Delete).await? else {
             return Ok(false);
         };
         info!(%region, "deleting the gateway");
@@ -159,11 +166,11 @@ impl Service {
     }
 
     /// Claims the region, if it is still as it was looked at.
-    pub(super) async fn claim(&self, view: View) -> Result<Option<LeaseId>, Error> {
+    pub(super) async fn claim(&self, view: View, work: Work) -> Result<Option<LeaseId>, Error> {
         let operation = LeaseId::generate();
         let mut lease = view.lease;
         let deadline = lease::later(view.now, self.options.operation_time);
-        lease::claim(&mut lease.document, operation.clone(), deadline);
+        lease::claim(&mut lease.document, operation.clone(), work, deadline);
         Ok(self
             .documents
             .save_lease(&lease)
@@ -208,6 +215,7 @@ pub(super) fn unavailable(error: BackendError) -> Error {
                 after_s: after.as_secs().max(1),
             }
         }
+        None if error.permanent => Error::BackendRefused(error.source.to_string()),
         None => Error::BackendUnavailable(error.into()),
     }
 }

@@ -7,27 +7,40 @@
 //! parallel starts yield one gateway and one configuration. A start that finds a lease adds its
 //! peer, if it wants one, and changes the lease, if it is asked to. Everything is checked on
 //! copies before the first write; whatever fails later takes the peer back.
+//!
+//! An answer is due at a time, whatever is slow then. So everything that writes or acts runs in
+//! tasks of its own: when time is up they are left to finish, or to undo, what they have begun.
+//! Once the lease is written there is always an answer with the keys in it, unless the start
+//! is known to have failed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use popup_model::{Lease, LeaseId, PublicKey, Region, ServerConfig, StopReason};
+use jiff::Timestamp;
+use popup_model::{Lease, LeaseId, PublicKey, Region, StopReason};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 use zeroize::Zeroizing;
 
-use super::Service;
 use super::reconcile::View;
+use super::{Options, Service};
 use crate::error::Error;
-use crate::vpn::client_config;
 use crate::vpn::peers::{self, FreshKeys, Placed};
 use crate::vpn::request::StartRequest;
+use crate::vpn::{Group, client_config, lease};
 
 /// How long neighbours may fail before a start gives up; also the least time for winning races.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// How much longer than it may wait a start may act: its answer must not come too late for
-/// whoever is in front of this handler.
-const OVERRUN: Duration = Duration::from_secs(5);
+/// Of the time for an answer, what is kept for writing and saying it.
+const RESERVE: Duration = Duration::from_secs(5);
+/// How long after its answer was due a request may be taken for dead. Long enough for storage to
+/// come back, and for clocks that differ.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// How long the answer waits for storage to take note of it.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// How long one who does not want to wait waits for the gateway to be asked for.
+const NO_WAIT: Duration = Duration::from_secs(2);
 
 /// What a start achieved.
 #[derive(Debug)]
@@ -57,126 +70,235 @@ pub struct Started {
 }
 
 /// What has been written.
+#[derive(Debug)]
 pub(super) struct Committed {
-    pub(super) lease: LeaseId,
+    pub(super) lease: Lease,
     pub(super) begun: bool,
     pub(super) revision: u64,
+    /// The one in `Endpoint`.
+    pub(super) port: Option<u16>,
+}
+
+/// Until when a request does what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    /// The gateway is waited for.
+    settle: Instant,
+    /// What acts for it is waited for.
+    act: Instant,
+    /// The answer is made.
+    pub(super) answer: Instant,
+}
+
+impl Deadlines {
+    fn new(options: &Options, respond_async: bool) -> Self {
+        let begun = Instant::now();
+        let reserve = (options.start_wait / 10).min(RESERVE);
+        let answer = begun + options.start_wait.max(PATIENCE);
+        let settle = begun + options.start_wait - reserve;
+        let act = match respond_async {
+            true => begun + NO_WAIT,
+            false => (settle + RESERVE).min(answer - RESERVE / 2),
+        };
+        Self {
+            settle,
+            act,
+            answer,
+        }
+    }
 }
 
 /// One request on its way.
-pub(super) struct Attempt<'a> {
-    pub(super) service: &'a Service,
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) service: Arc<Service>,
     pub(super) region: Region,
-    pub(super) request: &'a StartRequest,
+    pub(super) request: StartRequest,
     pub(super) keys: FreshKeys,
+    pub(super) deadlines: Deadlines,
+    /// When everybody may take this request for dead.
+    pub(super) answer_until: Timestamp,
     /// What became of the peer, once that is written.
     pub(super) placed: Option<Placed>,
 }
 
 impl Service {
     /// Starts a VPN, or changes the one that runs, and waits for it to work.
-    pub async fn start(&self, request: &StartRequest) -> Result<Started, Error> {
+    pub async fn start(self: &Arc<Self>, request: &StartRequest) -> Result<Started, Error> {
         let region = self.allowed(request.region.as_ref())?;
-        let begun = Instant::now();
-        let keys = FreshKeys::generate();
-        let mut attempt = Attempt {
-            service: self,
-            region,
-            request,
-            keys,
-            placed: None,
-        };
-        let committed = match attempt
-            .commit(begun + self.options.start_wait.max(PATIENCE))
-            .await
-        {
-            Ok(committed) => committed,
-            Err(error) => {
-                attempt.take_back().await;
-                return Err(error);
+        let attempt = Attempt::new(self, region, request);
+        let deadlines = attempt.deadlines;
+        let (tell, mut told) = oneshot::channel();
+        tokio::spawn(attempt.written(tell).in_current_span());
+        let outcome = match timeout_at(deadlines.answer, &mut told).await {
+            Ok(outcome) => outcome.ok(),
+            Err(_) => {
+                // From here on the task undoes what it writes.
+                told.close();
+                Some(told.try_recv().unwrap_or(Err(Error::Busy)))
             }
         };
-        match attempt
-            .until_ready(&committed, begun + self.options.start_wait)
-            .await
-        {
-            Ok(started) => Ok(started),
+        let gone = || Error::Internal("a start ended without an outcome".to_owned());
+        let (attempt, committed) = outcome.ok_or_else(gone)??;
+        attempt.until_answered(committed).await
+    }
+}
+
+type Written = Result<(Attempt, Committed), Error>;
+
+impl Attempt {
+    pub(super) fn new(service: &Arc<Service>, region: Region, request: &StartRequest) -> Self {
+        let options = &service.options;
+        let longest = options.start_wait.max(PATIENCE) + DEAD_AFTER;
+        Self {
+            deadlines: Deadlines::new(options, request.respond_async),
+            answer_until: lease::later(service.clock.now(), longest),
+            service: Arc::clone(service),
+            region,
+            request: request.clone(),
+            keys: FreshKeys::generate(),
+            placed: None,
+        }
+    }
+
+    /// Writes the documents and hands itself over; takes all back when nobody waits any longer.
+    async fn written(mut self, tell: oneshot::Sender<Written>) {
+        let outcome = match self.commit().await {
+            Ok(committed) => Ok((self, committed)),
             Err(error) => {
-                attempt.abandon(&committed).await;
+                self.take_back().await;
+                Err(error)
+            }
+        };
+        if let Err(Ok((attempt, committed))) = tell.send(outcome) {
+            attempt.abandon(committed, Error::Busy.to_string()).await;
+        }
+    }
+
+    async fn until_answered(self, committed: Committed) -> Result<Started, Error> {
+        match self.until_ready(&committed).await {
+            Ok((view, ready)) => {
+                self.confirm().await?;
+                Ok(self.answer(committed, view.as_ref(), ready))
+            }
+            Err(error) => {
+                let answer = self.deadlines.answer;
+                let undoing = self.abandon(committed, error.to_string());
+                let undone = tokio::spawn(undoing.in_current_span());
+                if timeout_at(answer, undone).await.is_err() {
+                    warn!("undoing a failed start takes long");
+                }
                 Err(error)
             }
         }
     }
-}
 
-impl Attempt<'_> {
-    /// Drives the plan until the gateway works, the lease is gone, or time is up.
-    async fn until_ready(
-        &mut self,
-        committed: &Committed,
-        deadline: Instant,
-    ) -> Result<Started, Error> {
+    /// Drives the plan until the gateway works or time is up, and returns what was seen last and
+    /// whether it works; an error when it is known that it will not.
+    async fn until_ready(&self, committed: &Committed) -> Result<(Option<View>, bool), Error> {
+        let mut seen = None;
+        let mut made = false;
         let mut failing_since = None;
         loop {
-            // What is cut short here goes on under its claim, or is taken over after it.
-            let acting = self.service.reconcile(&self.region);
-            let view = match timeout_at(deadline + OVERRUN, acting).await {
-                Ok(view) => view,
-                Err(_) => self.service.look_at_lease(&self.region).await,
+            let acting = self
+                .service
+                .reconcile_until(&self.region, self.deadlines.act);
+            let outcome = tokio::select! {
+                outcome = acting => outcome,
+                () = self.service.shut_down() => None,
             };
-            let over = Instant::now() >= deadline
-                || self.service.is_shutting_down()
-                || self.request.respond_async;
-            match view {
-                Ok(view) => {
+            let over = self.is_over();
+            let mut pause = self.service.options.poll;
+            match outcome {
+                None => return Ok((seen, false)),
+                Some(Ok(view)) => {
                     failing_since = None;
-                    let Some(current) = view.current().filter(|now| now.id == committed.lease)
-                    else {
-                        return Err(why_it_ended(&view, &committed.lease));
-                    };
-                    let ready = view.is_ready(committed.revision)
-                        && self.service.backend.is_reachable(&view.sighting).await;
-                    if ready || over {
-                        let lease = current.clone();
-                        return self.finished(committed, &view, lease, ready).await;
+                    if view
+                        .current()
+                        .is_none_or(|now| now.id != committed.lease.id)
+                    {
+                        return Err(why_it_ended(&view, &committed.lease.id));
                     }
+                    made |= is_made(&view.sighting.group, &committed.lease.id);
+                    let ready = view.is_ready(committed.revision) && self.is_reachable(&view).await;
+                    if ready || over {
+                        return Ok((Some(view), ready));
+                    }
+                    seen = Some(view);
                 }
-                Err(error) => {
-                    let since = *failing_since.get_or_insert_with(Instant::now);
-                    let asked_to_leave = matches!(error, Error::Throttled { .. });
-                    if over || asked_to_leave || since.elapsed() >= PATIENCE {
+                Some(Err(error)) => {
+                    let since: Instant = *failing_since.get_or_insert_with(Instant::now);
+                    let mut hopeless = since.elapsed() >= PATIENCE || error.is_lasting();
+                    if let Error::Throttled { after_s } = error {
+                        pause = pause.max(Duration::from_secs(after_s));
+                        hopeless |= Instant::now() + pause >= self.deadlines.settle;
+                    }
+                    // A gateway that is on its way comes to be without being looked at.
+                    if hopeless && !made {
                         return Err(error);
+                    }
+                    if over {
+                        return Ok((seen, false));
                     }
                     warn!(region = %self.region, error = error.internal(), "trying again");
                 }
             }
-            self.service.pause(self.service.options.poll).await;
+            let left = self
+                .deadlines
+                .settle
+                .saturating_duration_since(Instant::now());
+            self.service.pause(pause.min(left)).await;
         }
     }
 
-    async fn finished(
-        &mut self,
-        committed: &Committed,
-        view: &View,
-        lease: Lease,
-        ready: bool,
-    ) -> Result<Started, Error> {
-        let config = self.service.config().await?.document;
-        let status = view.observed.status_of(&lease);
-        let endpoint = endpoint(view, &config);
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadlines.settle
+            || self.service.is_shutting_down()
+            || self.request.respond_async
+    }
+
+    async fn is_reachable(&self, view: &View) -> bool {
+        let reachable = self.service.backend.is_reachable(&view.sighting);
+        timeout_at(self.deadlines.answer, reachable)
+            .await
+            .unwrap_or(false)
+    }
+
+    /// Notes that this request's peer is about to be somebody's. Storage that is slow or away then
+    /// does not hold up the answer, in which the key is: the note follows as soon as it can.
+    async fn confirm(&self) -> Result<(), Error> {
+        let Some(placed) = self.placed.as_ref().filter(|placed| placed.changed) else {
+            return Ok(());
+        };
+        let noting = Arc::clone(&self.service).confirm(placed.peer.clone(), self.answer_until);
+        let noted = tokio::spawn(noting.in_current_span());
+        let patience = self.deadlines.answer.min(Instant::now() + CONFIRM);
+        match timeout_at(patience, noted).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(Error::Internal(error.to_string())),
+            Err(_) => {
+                warn!(peer = %placed.peer.name, "a start is answered before it is noted");
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(self, committed: Committed, view: Option<&View>, ready: bool) -> Started {
+        let current = view.and_then(View::current);
+        let lease = current.unwrap_or(&committed.lease).clone();
+        let status = view.and_then(|view| view.observed.status_of(&lease));
+        let endpoint = view.and_then(|view| endpoint(view, committed.port));
         // The interface's key outlives leases, so a report of the one before still names it: all
         // that matters when the gateway is late is that the caller gets its own key now.
         let server_public_key = match ready {
             true => status.and_then(|status| status.public_key),
             false => view
-                .observed
-                .status
-                .as_ref()
+                .and_then(|view| view.observed.status.as_ref())
                 .and_then(|status| status.public_key),
         };
-        let placed = self.placed.take();
         let complete = server_public_key.is_some() && endpoint.is_some();
-        let text = placed
+        let text = self
+            .placed
             .as_ref()
             .filter(|placed| placed.changed)
             .map(|placed| {
@@ -190,29 +312,28 @@ impl Attempt<'_> {
             true => (text, None),
             false => (None, text),
         };
-        Ok(Started {
+        Started {
             begun: committed.begun,
             ready,
-            region: self.region.clone(),
+            region: self.region,
             endpoint,
-            public_ip: view.sighting.public_ip,
+            public_ip: view.and_then(|view| view.sighting.public_ip),
             server_public_key,
             mode: status.map(|status| status.mode.clone()),
             lease,
-            placed,
+            placed: self.placed,
             client_config,
             client_template,
-        })
+        }
     }
 
     /// Undoes a start that failed after it was written.
-    async fn abandon(&mut self, committed: &Committed) {
+    async fn abandon(mut self, committed: Committed, why: String) {
         if committed.begun {
-            let detail = "the start failed".to_owned();
-            let failed = Some((&committed.lease, detail));
+            let lease = &committed.lease.id;
             let outcome = self
                 .service
-                .release(&self.region, &committed.lease, failed)
+                .release(&self.region, lease, Some((lease, why)))
                 .await;
             if let Err(error) = outcome {
                 let region = &self.region;
@@ -245,10 +366,15 @@ impl Attempt<'_> {
     }
 }
 
+/// Whether the gateway of a lease is there or on its way.
+fn is_made(group: &Group, lease: &LeaseId) -> bool {
+    matches!(group, Group::Present { lease: Some(made_for), .. } if made_for == lease)
+}
+
 /// How clients reach the gateway.
-pub(crate) fn endpoint(view: &View, config: &ServerConfig) -> Option<String> {
-    let port = *config.ports.first()?;
-    view.sighting.host.as_ref().map(|host| host.with_port(port))
+pub(crate) fn endpoint(view: &View, port: Option<u16>) -> Option<String> {
+    let host = view.sighting.host.as_ref()?;
+    Some(host.with_port(port?))
 }
 
 fn why_it_ended(view: &View, lease: &LeaseId) -> Error {

@@ -11,14 +11,21 @@ use super::frame::Received;
 use crate::peers::PeerIndex;
 use crate::turns::Turns;
 
-/// Bytes that may wait for all peers.
+/// Bytes that peers may share, each the same.
 const MOST: usize = 2 * 1024 * 1024;
 
 /// Bytes that may wait for each, however many they are: two of the longest packets.
 const LEAST_SHARE: usize = 128 * 1024;
 
-/// Buffers kept for reuse.
+/// Bytes that may wait for all, since each of very many may have its least share.
+const MOST_IN_ALL: usize = 8 * MOST;
+
+/// Buffers of each kind kept for reuse.
 const MOST_SPARE: usize = 32;
+
+/// Room of a buffer for a packet that stands for itself; what is longer gets one as long as can be,
+/// so that no packet holds much more memory than it counts for.
+const SHORT: usize = 2048;
 
 /// A packet that waits.
 #[derive(Debug)]
@@ -34,7 +41,9 @@ pub(super) struct Backlog {
     turns: Turns<Waiting>,
     /// Bytes that wait, by peer.
     bytes: Vec<usize>,
-    spare: Vec<Vec<u8>>,
+    bytes_in_all: usize,
+    spare_short: Vec<Vec<u8>>,
+    spare_long: Vec<Vec<u8>>,
 }
 
 impl Backlog {
@@ -52,7 +61,7 @@ impl Backlog {
         passes
     }
 
-    /// Lets a packet wait. False when its peer's share is full.
+    /// Lets a packet wait. False when its peer's share, or everything, is full.
     pub(super) fn push(&mut self, peer: PeerIndex, packet: &[u8], received: Received) -> bool {
         let index = peer.0 as usize;
         if self.bytes.len() <= index {
@@ -60,11 +69,16 @@ impl Backlog {
         }
         let share = (MOST / self.turns.peers().max(1)).max(LEAST_SHARE);
         let bytes = &mut self.bytes[index];
-        if *bytes + packet.len() > share {
+        if *bytes + packet.len() > share || self.bytes_in_all + packet.len() > MOST_IN_ALL {
             return false;
         }
         *bytes += packet.len();
-        let mut buffer = self.spare.pop().unwrap_or_default();
+        self.bytes_in_all += packet.len();
+        let (spare, room) = match packet.len() <= SHORT {
+            true => (&mut self.spare_short, SHORT),
+            false => (&mut self.spare_long, usize::from(u16::MAX)),
+        };
+        let mut buffer = spare.pop().unwrap_or_else(|| Vec::with_capacity(room));
         buffer.extend_from_slice(packet);
         let waiting = Waiting {
             packet: buffer,
@@ -82,13 +96,18 @@ impl Backlog {
         if let Some(bytes) = self.bytes.get_mut(waiting.peer.0 as usize) {
             *bytes -= waiting.packet.len();
         }
+        self.bytes_in_all -= waiting.packet.len();
         Some(waiting)
     }
 
     pub(super) fn recycle(&mut self, mut waiting: Waiting) {
-        if self.spare.len() < MOST_SPARE {
+        let spare = match waiting.packet.capacity() <= SHORT {
+            true => &mut self.spare_short,
+            false => &mut self.spare_long,
+        };
+        if spare.len() < MOST_SPARE {
             waiting.packet.clear();
-            self.spare.push(waiting.packet);
+            spare.push(waiting.packet);
         }
     }
 
@@ -154,6 +173,19 @@ mod tests {
         );
         assert_eq!(marks.len(), of_first + 2);
         assert!(backlog.bytes.iter().all(|bytes| *bytes == 0));
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_may_wait_for_all() {
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        backlog.begin_round(now);
+        let waiting = (0..1000)
+            .filter(|peer| push(&mut backlog, *peer, 0))
+            .count();
+        assert_eq!(waiting, MOST_IN_ALL / FRAME);
+        assert_eq!(pop_all(&mut backlog, &mut now).len(), waiting);
+        assert_eq!(backlog.bytes_in_all, 0);
+        assert!(push(&mut backlog, 999, 0));
     }
 
     #[test]

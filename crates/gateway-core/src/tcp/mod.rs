@@ -106,14 +106,17 @@ impl TcpFlows {
 
     /// The connection that is to be served next.
     pub(crate) fn next_turn(&mut self) -> Option<TcpFlow> {
-        while let Some(id) = self.turns.pop(|_| QUANTUM) {
+        loop {
+            // One that has ended since takes nothing from its peer's others.
+            let flows = &self.flows;
+            let cost = |id: &TcpFlow| if flows.contains_key(*id) { QUANTUM } else { 0 };
+            let id = self.turns.pop(cost)?;
             if let Some(flow) = self.flows.get_mut(id) {
                 flow.waits_for_turn = false;
                 flow.turn_left = TURN;
                 return Some(id);
             }
         }
-        None
     }
 
     /// Takes a segment of a peer.
@@ -230,10 +233,12 @@ impl TcpFlows {
             .get(flow.peer)
             .map_or(popup_model::MIN_MTU, |entry| entry.spec.mtu);
         let seed = cx.random();
-        let spare = self.spare.pop();
-        let mut terminator =
-            spare.unwrap_or_else(|| Box::new(Terminator::new(cx.now, BUFFER, seed)));
-        terminator.accept(cx.now, flow.outside, mtu, syn);
+        let spare = self.spare.iter().rposition(|spare| spare.mtu() == mtu);
+        let mut terminator = match spare {
+            Some(index) => self.spare.swap_remove(index),
+            None => Box::new(Terminator::new(cx.now, mtu, BUFFER, seed)),
+        };
+        terminator.accept(cx.now, flow.outside, syn);
         recount(&mut self.buffer_bytes, &mut flow.buffer_bytes, &terminator);
         flow.state = State::Open(terminator);
         flow.last_heard = cx.now;
@@ -440,7 +445,10 @@ impl TcpFlows {
                 }
             }
             State::Open(terminator) => {
-                if terminator.is_light() && self.spare.len() < MOST_SPARE {
+                if terminator.is_light() {
+                    if self.spare.len() == MOST_SPARE {
+                        self.spare.swap_remove(0); // It may be for an MTU that nobody has now.
+                    }
                     self.spare.push(terminator);
                 }
             }

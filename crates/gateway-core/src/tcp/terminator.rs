@@ -80,11 +80,11 @@ impl std::fmt::Debug for Terminator {
 }
 
 impl Terminator {
-    /// One that is nobody's yet, with buffers of `capacity` bytes each way.
-    pub(crate) fn new(now: Instant, capacity: usize, seed: u64) -> Self {
+    /// One that is nobody's yet, for peers with this MTU, with buffers of `capacity` bytes each way.
+    pub(crate) fn new(now: Instant, mtu: u16, capacity: usize, seed: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
-        let mtu = usize::from(popup_model::MIN_MTU);
+        let mtu = usize::from(mtu);
         let mut link = Link {
             mtu,
             incoming: None,
@@ -119,8 +119,7 @@ impl Terminator {
     }
 
     /// Answers `syn`, which a peer sent to `outside`. What it was before is over.
-    pub(crate) fn accept(&mut self, now: Instant, outside: SocketAddrV4, mtu: u16, syn: &[u8]) {
-        self.mtu = usize::from(mtu);
+    pub(crate) fn accept(&mut self, now: Instant, outside: SocketAddrV4, syn: &[u8]) {
         self.sending = Touched::new(self.capacity);
         self.receiving = Touched::new(self.capacity);
         self.flight = Flight::new(self.capacity);
@@ -144,6 +143,11 @@ impl Terminator {
             "a closed socket can listen on a port that is not 0"
         );
         self.take_packet(now, syn, &mut |_| {});
+    }
+
+    /// The MTU that it was made for: the library asks for it once.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.mtu as u16
     }
 
     /// Whether it holds so little memory that it may be kept for another connection.
@@ -224,6 +228,9 @@ impl Terminator {
         room: &mut Room,
         emit: &mut dyn FnMut(&[u8]),
     ) {
+        if self.has_said_all() {
+            return;
+        }
         self.end_stall(now);
         let time = self.time(now);
         let mut emitted = 0;
@@ -250,6 +257,9 @@ impl Terminator {
 
     /// When [`Self::poll_transmit`] is due again without other input.
     pub(crate) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
+        if self.has_said_all() {
+            return None;
+        }
         let due = self.library_poll_at(now);
         let stall = self.stall.deadline(self.flight.rtt());
         [due, stall].into_iter().flatten().min()
@@ -342,6 +352,12 @@ impl Terminator {
             socket.state(),
             State::Listen | State::SynReceived | State::Closed
         ) && !socket.may_recv()
+    }
+
+    /// Whether nothing is left to be sent. The library would only forget what the peer has sent
+    /// when its TIME-WAIT is over, which may be before a slow outside has taken it.
+    fn has_said_all(&self) -> bool {
+        self.phase() == Phase::Lingering
     }
 
     /// Whether something sent has not been acknowledged.

@@ -6,10 +6,13 @@
     reason = "a test helper that fails shall fail loudly"
 )]
 
+mod endings;
 mod raw;
 mod routing;
 mod shards;
+mod sharing;
 mod steady_state;
 mod support;
 mod tcp;
+mod trains;
 mod wireguard;

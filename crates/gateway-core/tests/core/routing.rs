@@ -11,7 +11,7 @@ use smoltcp::wire::{
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
 pub(crate) fn ipv4(
     source: Ipv4Addr,
@@ -66,7 +66,7 @@ fn ping(source: Ipv4Addr, destination: Ipv4Addr, ident: u16, data: &[u8]) -> Vec
     ipv4(source, destination, IpProtocol::Icmp, &payload)
 }
 
-fn client(number: usize) -> Ipv4Addr {
+pub(crate) fn client(number: usize) -> Ipv4Addr {
     peer_spec(number).ipv4
 }
 
@@ -563,43 +563,4 @@ proptest::proptest! {
             proptest::prop_assert_eq!(*destination.ip(), SERVER);
         }
     }
-}
-
-#[test]
-fn datagrams_of_one_size_from_one_port_to_one_place_leave_in_one_call() {
-    let mut world = World::new(1);
-    let from = SocketAddrV4::new(client(0), 5000);
-    let (here, there) = (
-        SocketAddrV4::new(SERVER, 443),
-        SocketAddrV4::new(SERVER, 444),
-    );
-    let sizes = [
-        (here, 1200),
-        (here, 1200),
-        (here, 700),  // The last of a train may be shorter,
-        (here, 1200), // and nothing follows it in the same.
-        (there, 1200),
-        (here, 0),
-        (here, 0),
-        (here, 100),
-        (here, 200), // Longer than the first.
-    ];
-    let data = |n: usize, size: usize| vec![n as u8; size];
-    let packets: Vec<Vec<u8>> = sizes
-        .iter()
-        .enumerate()
-        .map(|(n, (to, size))| udp(from, *to, &data(n, *size)))
-        .collect();
-    world.inject_batch(0, &packets);
-    let sent = world.outside.datagrams.iter();
-    let sent: Vec<_> = sent
-        .map(|(_, to, datagram)| (*to, datagram.clone()))
-        .collect();
-    let expected: Vec<_> = sizes
-        .iter()
-        .enumerate()
-        .map(|(n, (to, size))| (*to, data(n, *size)))
-        .collect();
-    assert_eq!(sent, expected);
-    assert_eq!(world.outside.sends, 7);
 }

@@ -8,10 +8,10 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
-const SERVER: &str = "203.0.113.10:80";
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SERVER: &str = "203.0.113.10:80";
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-fn open(world: &mut World) -> SocketHandle {
+pub(crate) fn open(world: &mut World) -> SocketHandle {
     let handle = world.clients[0].connect(SERVER.parse().unwrap());
     assert!(
         world.run_until(10 * SECOND, |world| world.clients[0].state(handle)
@@ -20,14 +20,14 @@ fn open(world: &mut World) -> SocketHandle {
     handle
 }
 
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32)
         .map(|n| (n ^ (n >> 8) ^ (n >> 15)) as u8)
         .collect()
 }
 
 /// Sends all of `data` from the client and reads whatever comes, until both are done.
-fn exchange(
+pub(crate) fn exchange(
     world: &mut World,
     handle: SocketHandle,
     data: &[u8],
@@ -215,98 +215,6 @@ fn the_outside_may_finish_first_and_still_receive() {
     assert_eq!(world.outside.only().received, b"thanks");
     assert!(!world.outside.only().reset);
     assert!(world.run_until(60 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
-}
-
-/// A connection that the outside ends first, and then the client.
-fn short_connection(world: &mut World) -> SocketHandle {
-    world.outside.greeting = b"hello".to_vec();
-    world.outside.greeting_ends = true;
-    let handle = open(world);
-    assert!(world.run_until(5 * SECOND, |world| {
-        let socket = world.clients[0].tcp(handle);
-        socket.recv_queue() == 5 && socket.state() == State::CloseWait
-    }));
-    world.run_for(SECOND / 10); // Until the client has acknowledged that.
-    world.clients[0].tcp(handle).close();
-    handle
-}
-
-#[test]
-fn a_finished_connection_is_no_flow_and_its_end_is_still_acknowledged() {
-    let mut world = World::new(1);
-    let handle = short_connection(&mut world);
-    world.lost_to_clients.push(world.posted_to_clients);
-    assert!(world.run_until(SECOND / 2, |world| world.gateway.flow_counts().tcp == 0));
-    assert!(world.outside.only().closed && !world.outside.only().reset);
-    assert_eq!(world.clients[0].state(handle), State::LastAck);
-    assert!(
-        world.run_until(5 * SECOND, |world| world.clients[0].state(handle)
-            == State::Closed)
-    );
-    assert_eq!(world.drops(DropReason::UnknownFlow), 0, "not by a reset");
-}
-
-#[test]
-fn any_number_of_short_connections_fits_below_the_limit() {
-    let limits = Limits {
-        flows: 2,
-        flows_per_peer: 2,
-        ..Limits::for_descriptors(1024)
-    };
-    let mut world = World::with(1, |settings| settings.limits = limits);
-    for _ in 0..20 {
-        let handle = short_connection(&mut world);
-        assert!(
-            world.run_until(SECOND, |world| world.clients[0].state(handle)
-                == State::Closed)
-        );
-    }
-    assert!(world.now - world.start < 10 * SECOND);
-    assert_eq!(world.drops(DropReason::FlowLimit), 0);
-}
-
-#[test]
-fn a_connection_finds_nothing_of_those_before_it_however_they_ended() {
-    let mut world = World::new(1);
-    for round in 0..9 {
-        let greeting = pattern(3000 + 500 * round);
-        world.outside.connections.clear();
-        world.outside.greeting = greeting.clone();
-        let handle = open(&mut world);
-        let sent = pattern(1000 + 300 * round);
-        let got = exchange(&mut world, handle, &sent, greeting.len(), 5 * SECOND);
-        assert_eq!(got, greeting, "round {round}");
-        assert_eq!(world.outside.only().received, sent, "round {round}");
-        // With something still under way.
-        world.clients[0].tcp(handle).send_slice(b"more").unwrap();
-        match round % 3 {
-            0 => world.clients[0].tcp(handle).abort(),
-            1 => world.clients[0].tcp(handle).close(),
-            _ => {
-                let flow = *world.outside.connections.keys().next().unwrap();
-                world.gateway.handle_tcp_reset(flow);
-            }
-        }
-        if round % 3 == 1 {
-            let flow = *world.outside.connections.keys().next().unwrap();
-            world.gateway.handle_tcp_finished(flow);
-        }
-        assert!(world.run_until(5 * SECOND, |world| world.gateway.flow_counts().tcp == 0));
-    }
-}
-
-#[test]
-fn a_port_may_be_used_again_at_once() {
-    let mut world = World::new(1);
-    for _ in 0..3 {
-        let handle = short_connection(&mut world);
-        assert!(
-            world.run_until(SECOND, |world| world.clients[0].state(handle)
-                == State::Closed)
-        );
-        world.clients[0].use_port_again();
-    }
-    assert_eq!(world.outside.connects.len(), 3);
 }
 
 #[test]

@@ -26,6 +26,9 @@ const TURN: usize = 8;
 /// on in a round: what it has not seen, it cannot share out.
 const FRAMES_AT_ONCE: usize = 1024 * 1024;
 
+/// The same for datagrams from outside: little of what the core lets wait for all peers.
+const UDP_AT_ONCE: usize = 1024 * 1024;
+
 /// What may wait to be taken over by a loop.
 const HANDOVERS: usize = 1024;
 
@@ -34,6 +37,8 @@ const SMALLEST_FRAME: usize = 64;
 
 struct PacketLoop {
     poll: Poll,
+    /// The time of the input that is being handled.
+    now: Instant,
     registry: Registry,
     gateway: Gateway<BoringInterface>,
     wireguard: Vec<WireGuardSocket>,
@@ -49,6 +54,8 @@ struct PacketLoop {
     neighbours: Vec<Neighbour>,
     receive_buffers: ReceiveBuffers,
     udp_buffer: Vec<u8>,
+    /// Bytes of datagrams from outside since the core's answers left.
+    undrained: usize,
     /// Sockets whose turn ended before they were empty: no event will tell of them again.
     unfinished: Vec<Owner>,
 }
@@ -111,6 +118,7 @@ impl PacketLoop {
         let (handovers, handed_over) = sync_channel(HANDOVERS);
         let packet_loop = Self {
             poll,
+            now: Instant::now(),
             registry,
             gateway,
             wireguard,
@@ -124,6 +132,7 @@ impl PacketLoop {
             neighbours: Vec::new(),
             receive_buffers: ReceiveBuffers::default(),
             udp_buffer: vec![0; 65_536],
+            undrained: 0,
             unfinished: Vec::new(),
         };
         let end = LoopEnd {
@@ -142,18 +151,18 @@ impl PacketLoop {
                 tracing::error!("cannot wait for packets: {error}");
                 return;
             }
-            let now = Instant::now();
+            self.now = Instant::now();
             for owner in std::mem::take(&mut self.unfinished) {
-                self.handle_readable(now, owner);
+                self.handle_readable(owner);
             }
             let mut frames = None;
             for event in &events {
                 match self.registry.owner(event.token()) {
-                    Some(Owner::Waker) if !self.handle_inputs(now) => return,
+                    Some(Owner::Waker) if !self.handle_inputs() => return,
                     Some(Owner::Waker) | None => {}
                     Some(Owner::Tcp(flow)) => {
                         self.splices
-                            .handle_event(&mut self.gateway, now, flow, event)
+                            .handle_event(&mut self.gateway, self.now, flow, event)
                     }
                     // Which sockets have frames must be known of all before one is read.
                     Some(owner @ Owner::Raw(number)) => {
@@ -162,16 +171,17 @@ impl PacketLoop {
                         }
                         frames = Some(owner);
                     }
-                    Some(owner) => self.handle_readable(now, owner),
+                    Some(owner) => self.handle_readable(owner),
                 }
             }
             if let Some(frames) = frames {
-                self.handle_readable(now, frames);
+                self.handle_readable(frames);
             }
-            if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
-                self.gateway.handle_timeout(now);
+            let due = self.gateway.poll_timeout();
+            if due.is_some_and(|due| due <= self.now) {
+                self.gateway.handle_timeout(self.now);
             }
-            self.drain(now);
+            self.drain();
         }
     }
 
@@ -199,26 +209,28 @@ impl PacketLoop {
             .map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    fn handle_readable(&mut self, now: Instant, owner: Owner) {
+    fn handle_readable(&mut self, owner: Owner) {
         let more = match owner {
-            Owner::WireGuard(index) => self.receive_datagrams(now, index),
-            Owner::Raw(_) => self.receive_frames(now),
-            Owner::Udp(mapping) => self.receive_udp(now, mapping),
+            Owner::WireGuard(index) => self.receive_datagrams(index),
+            Owner::Raw(_) => self.receive_frames(),
+            Owner::Udp(mapping) => self.receive_udp(mapping),
             Owner::Echo(mapping) => {
                 self.echo
-                    .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer);
+                    .receive(&mut self.gateway, self.now, mapping, &mut self.udp_buffer);
                 false
             }
             Owner::Tcp(_) | Owner::Waker => false,
         };
-        if more {
+        if more && !self.unfinished.contains(&owner) {
             self.unfinished.push(owner);
         }
     }
 
-    fn receive_datagrams(&mut self, now: Instant, socket: usize) -> bool {
+    fn receive_datagrams(&mut self, socket: usize) -> bool {
         (0..TURN).all(|_| {
-            let gateway = &mut self.gateway;
+            // With each batch others may send what is theirs to send: a round is at one time.
+            self.now = Instant::now();
+            let (gateway, now) = (&mut self.gateway, self.now);
             let buffers = &mut self.receive_buffers;
             let more = self.wireguard[socket].receive(buffers, |address, local, datagram| {
                 let source = Endpoint {
@@ -228,13 +240,14 @@ impl PacketLoop {
                 };
                 gateway.handle_datagram(now, source, datagram);
             });
-            self.drain(now);
+            self.drain();
             more
         })
     }
 
-    fn receive_frames(&mut self, now: Instant) -> bool {
-        let (Some(raw), gateway) = (&mut self.raw, &mut self.gateway) else {
+    fn receive_frames(&mut self) -> bool {
+        let (gateway, now) = (&mut self.gateway, self.now);
+        let Some(raw) = &mut self.raw else {
             return false;
         };
         let mut bytes = 0;
@@ -248,21 +261,29 @@ impl PacketLoop {
         true
     }
 
-    fn receive_udp(&mut self, now: Instant, mapping: UdpMapping) -> bool {
-        self.udp
-            .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer)
+    fn receive_udp(&mut self, mapping: UdpMapping) -> bool {
+        let buffer = &mut self.udp_buffer;
+        let (bytes, more) = self
+            .udp
+            .receive(&mut self.gateway, self.now, mapping, buffer);
+        self.undrained += bytes;
+        if self.undrained >= UDP_AT_ONCE {
+            self.drain();
+        }
+        more
     }
 
     /// Does what the core wants done, until it wants nothing more.
-    fn drain(&mut self, now: Instant) {
+    fn drain(&mut self) {
+        self.undrained = 0;
         self.hand_over();
         loop {
-            self.gateway.flush(now);
+            self.gateway.flush(self.now);
             let mut idle = true;
-            while self.run_command(now) {
+            while self.run_command() {
                 idle = false;
             }
-            self.send_frames(now);
+            self.send_frames();
             while let Some(transmit) = self.gateway.poll_transmit() {
                 let failed = self.wireguard[transmit.destination.socket].send(&transmit);
                 for _ in 0..failed {
@@ -276,7 +297,8 @@ impl PacketLoop {
     }
 
     /// Sends the core's frames; their ports are held by now.
-    fn send_frames(&mut self, now: Instant) {
+    fn send_frames(&mut self) {
+        let now = self.now;
         let Some(raw) = &mut self.raw else { return };
         let mut failed = 0;
         while let Some(frame) = self.gateway.poll_frame() {
@@ -290,7 +312,8 @@ impl PacketLoop {
         }
     }
 
-    fn run_command(&mut self, now: Instant) -> bool {
+    fn run_command(&mut self) -> bool {
+        let now = self.now;
         let poll = self.poll.registry();
         let (gateway, registry) = (&mut self.gateway, &mut self.registry);
         let Some(command) = gateway.poll_command() else {
@@ -347,7 +370,8 @@ impl PacketLoop {
     }
 
     /// Takes what the control loop has sent; false when the loop is to end.
-    fn handle_inputs(&mut self, now: Instant) -> bool {
+    fn handle_inputs(&mut self) -> bool {
+        let now = self.now;
         loop {
             match self.inputs.try_recv() {
                 Ok(Input::SetPeers(peers)) => self.gateway.set_peers(now, peers),

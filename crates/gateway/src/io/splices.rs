@@ -26,9 +26,10 @@ struct Splice {
     readable: bool,
     /// There may be room to write, in the same way.
     writable: bool,
-    /// The outside has said its last, though it may not have been read: no event tells of it
-    /// again.
-    ending: bool,
+    /// A short read does not mean that all was read. The outside has said its last, and no event
+    /// will tell of that again; or it has said something urgent, at which the kernel ends a read
+    /// (`tcp_recvmsg_locked` in Linux).
+    reads_on: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +45,8 @@ impl Splices {
         destination: SocketAddrV4,
     ) {
         let opened = TcpStream::connect(destination.into()).and_then(|mut stream| {
-            let both = Interest::READABLE | Interest::WRITABLE;
-            let token = registry.register(poll, &mut stream, Owner::Tcp(flow), both)?;
+            let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+            let token = registry.register(poll, &mut stream, Owner::Tcp(flow), all)?;
             Ok((stream, token))
         });
         match opened {
@@ -56,7 +57,7 @@ impl Splices {
                     connected: false,
                     readable: false,
                     writable: false,
-                    ending: false,
+                    reads_on: false,
                 };
                 self.0.insert(flow, splice);
             }
@@ -91,8 +92,9 @@ impl Splices {
                 Err(error) => return gateway.handle_tcp_failed(now, flow, failure(&error)),
             }
         }
-        splice.ending |= event.is_read_closed() || event.is_error();
-        splice.readable |= event.is_readable() || splice.ending;
+        let ending = event.is_read_closed() || event.is_error();
+        splice.reads_on |= ending || event.is_priority();
+        splice.readable |= event.is_readable() || splice.reads_on;
         splice.writable |= event.is_writable() || event.is_error();
         self.pump(gateway, now, flow);
     }
@@ -131,7 +133,7 @@ impl Splices {
                 }
                 Ok(read) => {
                     // What comes after a read that left room is told by another event.
-                    splice.readable = read == room.len() || splice.ending;
+                    splice.readable = read == room.len() || splice.reads_on;
                     read
                 }
                 Err(error) => {

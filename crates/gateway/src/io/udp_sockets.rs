@@ -23,12 +23,23 @@ use super::registry::{Owner, Registry};
 /// Datagrams, or trains of them, that are read from one socket before others have their turn.
 const TURN: usize = 64;
 
+/// Bytes that are, in the same way.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// Asked for; without CAP_NET_ADMIN the kernel grants at most `net.core.{r,w}mem_max`.
 const BUFFER_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug)]
+struct Outside {
+    socket: UdpSocket,
+    token: Token,
+    /// Whether the system may be asked to send trains.
+    segments: bool,
+}
+
+#[derive(Debug)]
 pub(super) struct UdpSockets {
-    sockets: SecondaryMap<UdpMapping, (UdpSocket, Token)>,
+    sockets: SecondaryMap<UdpMapping, Outside>,
     control: Vec<u8>,
 }
 
@@ -52,11 +63,15 @@ impl UdpSockets {
         let opened = bind().and_then(|mut socket| {
             let owner = Owner::Udp(mapping);
             let token = registry.register(poll, &mut socket, owner, Interest::READABLE)?;
-            Ok((socket, token))
+            Ok(Outside {
+                socket,
+                token,
+                segments: true,
+            })
         });
         match opened {
-            Ok(socket) => {
-                self.sockets.insert(mapping, socket);
+            Ok(outside) => {
+                self.sockets.insert(mapping, outside);
             }
             Err(error) => {
                 tracing::debug!("cannot open a UDP socket: {error}");
@@ -67,17 +82,19 @@ impl UdpSockets {
 
     /// Sends datagrams of `segment_size` bytes; returns how many the system refuses.
     pub(super) fn send(
-        &self,
+        &mut self,
         mapping: UdpMapping,
         destination: SocketAddrV4,
         payload: &[u8],
         segment_size: usize,
     ) -> usize {
-        let Some((socket, _)) = self.sockets.get(mapping) else {
+        let Some(outside) = self.sockets.get_mut(mapping) else {
             return 0;
         };
+        let socket = &outside.socket;
         let to = SockaddrIn::from(destination);
-        if payload.len() > segment_size
+        if outside.segments
+            && payload.len() > segment_size
             && let Ok(size) = u16::try_from(segment_size)
         {
             let segments = [ControlMessage::UdpGsoSegments(&size)];
@@ -88,7 +105,9 @@ impl UdpSockets {
                 Err(nix::Error::EAGAIN | nix::Error::ENOBUFS) => {
                     return payload.len().div_ceil(segment_size);
                 }
-                // Datagrams longer than the path, which it does not cut, or no such offload.
+                // The way there has a device that computes no checksums (Linux before 6.11).
+                Err(nix::Error::EIO) => outside.segments = false,
+                // Datagrams longer than the path, which it does not cut.
                 Err(error) => tracing::trace!("cannot send datagrams as one: {error}"),
             }
         }
@@ -105,20 +124,25 @@ impl UdpSockets {
         }
     }
 
-    /// Reads a mapping's socket; true when there may be more.
+    /// Reads a mapping's socket: how many bytes, and whether there may be more.
     pub(super) fn receive<I: Interface>(
         &mut self,
         gateway: &mut Gateway<I>,
         now: Instant,
         mapping: UdpMapping,
         buffer: &mut [u8],
-    ) -> bool {
-        let Some((socket, _)) = self.sockets.get(mapping) else {
-            return false;
+    ) -> (usize, bool) {
+        let mut bytes = 0;
+        let Some(outside) = self.sockets.get(mapping) else {
+            return (bytes, false);
         };
         for _ in 0..TURN {
-            match receive(socket, buffer, &mut self.control) {
+            if bytes >= TURN_BYTES {
+                break;
+            }
+            match receive(&outside.socket, buffer, &mut self.control) {
                 Ok((len, source, size)) => {
+                    bytes += len;
                     if len == 0 {
                         gateway.handle_udp(now, mapping, source, &[]);
                     }
@@ -126,15 +150,15 @@ impl UdpSockets {
                         gateway.handle_udp(now, mapping, source, datagram);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return (bytes, false),
                 Err(_) => {} // An ICMP error about an earlier datagram; it hides no other.
             }
         }
-        true
+        (bytes, true)
     }
 
     pub(super) fn close(&mut self, registry: &mut Registry, mapping: UdpMapping) {
-        if let Some((_, token)) = self.sockets.remove(mapping) {
+        if let Some(Outside { token, .. }) = self.sockets.remove(mapping) {
             // The kernel forgets a socket that is closed (epoll(7), Q6).
             registry.remove(token);
         }
@@ -181,7 +205,12 @@ mod tests {
         let mut names: SlotMap<UdpMapping, ()> = SlotMap::with_key();
         let mapping = names.insert(());
         let port = socket.local_addr().unwrap().port();
-        sockets.sockets.insert(mapping, (socket, Token(0)));
+        let outside = Outside {
+            socket,
+            token: Token(0),
+            segments: true,
+        };
+        sockets.sockets.insert(mapping, outside);
         (
             sockets,
             mapping,
@@ -208,7 +237,7 @@ mod tests {
 
     #[test]
     fn datagrams_sent_in_one_call_arrive_one_by_one() {
-        let (sockets, mapping, _) = sockets();
+        let (mut sockets, mapping, _) = sockets();
         let (outside, address) = outside();
         assert_eq!(
             sockets.send(mapping, address, &[7; 3 * 1200 + 100], 1200),
@@ -232,7 +261,7 @@ mod tests {
         let parts = [IoSlice::new(&payload)];
         let flags = MsgFlags::empty();
         sendmsg(outside.as_raw_fd(), &parts, &segments, flags, Some(&to)).unwrap();
-        let (socket, _) = &sockets.sockets[mapping];
+        let socket = &sockets.sockets[mapping].socket;
         let (mut buffer, mut control) = (vec![0; 65_536], nix::cmsg_space!(i32));
         let (mut got, mut pieces) = (Vec::new(), Vec::new());
         while got.len() < payload.len() {

@@ -26,6 +26,25 @@ pub struct ServerConfig {
     pub ports: Vec<u16>,
     /// Everybody who may connect.
     pub peers: Vec<Peer>,
+    /// Those among them whose start has not been answered yet: if it never is, nobody has their
+    /// private key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<Unanswered>,
+    /// Fields of a later minor version.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A peer that was made for a start which is still under way, or died.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unanswered {
+    /// Whose.
+    pub public_key: PublicKey,
+    /// From when on there is no answer to wait for any more.
+    pub until: Timestamp,
+    /// What was there before under its name, and comes back if there is no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Peer>,
     /// Fields of a later minor version.
     #[serde(flatten)]
     pub extra: Extra,
@@ -99,6 +118,7 @@ impl ServerConfig {
             networks,
             ports,
             peers: Vec::new(),
+            unanswered: Vec::new(),
             extra: Extra::new(),
         }
     }

@@ -58,6 +58,25 @@ pub struct Operation {
     pub id: LeaseId,
     /// When it may be taken over.
     pub deadline: Timestamp,
+    /// What is done under it.
+    #[serde(default)]
+    pub work: Work,
+}
+
+/// What an operation does to the outside world.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Nothing yet: a start writes its documents.
+    Begin,
+    /// Makes a gateway.
+    Create,
+    /// Deletes one.
+    Delete,
+    /// Something that another version does not name, or does not know.
+    #[default]
+    #[serde(other)]
+    Other,
 }
 
 /// Shared access signatures for a gateway. Whoever reads the document that holds them has them,

@@ -7,8 +7,8 @@ mod config;
 mod lease;
 mod status;
 
-pub use config::{ClientSettings, Peer, ServerConfig};
-pub use lease::{GatewayAccess, LastStop, Lease, LeaseDocument, Operation, StopReason};
+pub use config::{ClientSettings, Peer, ServerConfig, Unanswered};
+pub use lease::{GatewayAccess, LastStop, Lease, LeaseDocument, Operation, StopReason, Work};
 pub use status::{End, PeerStatus, StatusDocument};
 
 use serde::de::DeserializeOwned;

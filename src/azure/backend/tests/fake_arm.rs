@@ -41,6 +41,8 @@ pub(super) struct Arm {
     pub(super) faults: Vec<(Method, Fault)>,
     /// Statuses that the operation's URL answers with, the last for ever.
     pub(super) operation: Vec<Value>,
+    /// With what the operation's URL is refused.
+    pub(super) hidden_operation: Option<u16>,
     /// Whether a delete leaves the group for its operation to take away.
     pub(super) slow_delete: bool,
     address: Option<SocketAddr>,
@@ -168,6 +170,9 @@ impl Arm {
     fn answer(&mut self, method: &Method, uri: &Uri, body: &[u8]) -> Response {
         let path = uri.path();
         if path.starts_with("/operations/") {
+            if let Some(status) = self.hidden_operation {
+                return refuse(status, "Hidden", None);
+            }
             let status = match self.operation.len() {
                 0 => json!({"status": "Succeeded"}),
                 1 => self.operation[0].clone(),

@@ -114,22 +114,25 @@ fn a_put_that_lands_on_the_next_lease_s_group_does_not_end_the_vpn() {
 }
 
 #[test]
-fn an_out_of_date_group_is_replaced_under_its_lease() {
+fn new_settings_replace_a_group_at_the_next_start_and_not_under_a_vpn_that_runs() {
     let azure = Azure::start(Runner::Process, Capabilities::None);
     let lease = {
         let app = FunctionApp::start(&azure, &[WAIT]);
         assert_runs(&app.start_once())["leaseId"].clone()
     };
     let image = ("CONTAINER_IMAGE", "ghcr.io/popup-vpn/popup-gateway:next");
-    let app = FunctionApp::start(&azure, &[WAIT, image]);
-    let again = assert_runs(&app.call(
-        "POST",
-        "/api/start-vpn",
-        Some(&json!({"peer": {"name": "phone"}})),
-    ));
-    assert_eq!(again["leaseId"], lease);
-    assert_eq!(azure.summary()["created"], 2);
+    let app = FunctionApp::start(&azure, &[WAIT, image, ("VPN_PORTS", "500")]);
+    let phone = json!({"peer": {"name": "phone"}});
+    let added = assert_runs(&app.call("POST", "/api/start-vpn", Some(&phone)));
+    assert!(app.tick());
+    assert_eq!(added["leaseId"], lease);
+    assert_eq!(azure.summary()["created"], 1, "nobody's VPN was cut");
     assert_eq!(app.status()["state"], "running");
+    assert_eq!(app.stop().status, 200);
+    let again = assert_runs(&app.start_once());
+    assert_ne!(again["leaseId"], lease);
+    assert!(again["endpoint"].as_str().unwrap().ends_with(":500"));
+    assert_eq!(azure.summary()["created"], 2);
 }
 
 #[test]

@@ -147,6 +147,99 @@ fn a_container_that_keeps_crashing_is_told() {
     fails_clearly(&json!({"kind": "crashLoop", "exitCode": 101}));
 }
 
+#[test]
+fn what_azure_refuses_is_told_by_its_name_and_with_what_to_do() {
+    let azure = Azure::start(Runner::Process, Capabilities::None);
+    let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
+    for (status, code, cure) in [
+        (403, "AuthorizationFailed", "role"),
+        (403, "RequestDisallowedByPolicy", "policy"),
+        (400, "ContainerGroupQuotaReached", "Quotas"),
+        (
+            409,
+            "MissingSubscriptionRegistration",
+            "az provider register",
+        ),
+        (503, "ServiceUnavailable", ""),
+    ] {
+        let fault = json!({"kind": "respond", "status": status, "code": code, "method": "PUT"});
+        azure.fault(&fault);
+        let answer = start(&app);
+        if status == 503 {
+            assert_eq!(
+                answer.status,
+                200,
+                "a moment later there is room: {}",
+                answer.text()
+            );
+            continue;
+        }
+        let body = answer.json();
+        assert_eq!(
+            (answer.status, &body["code"]),
+            (500, &json!("GatewayFailed"))
+        );
+        let text = body["error"].as_str().unwrap();
+        assert!(text.contains(code) && text.contains(cure), "{text}");
+        assert_eq!(app.status()["state"], "failed");
+        assert_eq!(app.status()["peers"], json!([]), "nobody has its key");
+    }
+    assert_eq!(azure.summary()["created"], 1);
+}
+
+#[test]
+fn a_handler_that_may_not_look_at_groups_says_so_and_stops_all_the_same() {
+    let azure = Azure::start(Runner::Process, Capabilities::None);
+    let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
+    converges(&azure, &app);
+    let path = "containerGroups";
+    azure.fault(&json!({"kind": "respond", "status": 403, "path": path, "count": 999}));
+    for answer in [start(&app), app.stop()] {
+        let body = answer.json();
+        assert_eq!(
+            (answer.status, &body["code"]),
+            (500, &json!("BackendRefused"))
+        );
+        assert!(
+            body["error"]
+                .as_str()
+                .unwrap()
+                .contains("AuthorizationFailed"),
+            "{body:#}"
+        );
+    }
+    assert!(
+        azure.lease()["lease"].is_null(),
+        "the gateway ends by itself"
+    );
+    azure.clear_faults();
+    assert!(app.tick());
+    eventually(PATIENCE, "the group is gone", || {
+        azure.groups().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn operations_that_may_not_be_followed_hold_up_neither_a_start_nor_a_stop() {
+    for status in [403, 404] {
+        let azure = Azure::start(Runner::Process, Capabilities::None);
+        let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
+        azure.fault(
+            &json!({"kind": "respond", "status": status, "path": "/operations/", "count": 999}),
+        );
+        converges(&azure, &app);
+        azure.fault(&json!({"kind": "slowDelete", "ms": 3000}));
+        let stopped = app.stop();
+        assert_eq!(stopped.status, 200, "{}", stopped.text());
+        assert!(azure.groups().is_empty());
+        let summary = azure.summary();
+        assert_eq!(
+            (&summary["created"], azure.arrived("DELETE")),
+            (&json!(1), 1)
+        );
+    }
+}
+
 /// While it lasts every start fails with this code and nothing is made; afterwards the next works.
 fn while_it_lasts(fault: &Value, code: &str) -> Answer {
     let azure = Azure::start(Runner::Process, Capabilities::None);

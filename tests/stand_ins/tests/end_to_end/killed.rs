@@ -101,6 +101,22 @@ fn between_put_and_answer_the_timer_takes_the_group_as_it_is() {
 }
 
 #[test]
+fn the_peer_of_a_killed_start_goes_and_its_name_is_free() {
+    after_a_killed_start(&done_without_an_answer(), |azure, app| {
+        assert_eq!(app.start_once().status, 200);
+        assert_eq!(app.status()["peers"][0]["name"], "peer-1");
+        assert!(app.tick());
+        assert_eq!(app.status()["peers"][0]["name"], "peer-1", "not yet");
+        azure.expire_unanswered();
+        assert!(app.tick());
+        assert_eq!(app.status()["peers"], json!([]), "nobody has its key");
+        let again = app.start_vpn(&json!({"peer": {"name": "peer-1"}}));
+        assert!(again["clientConfig"].is_string(), "{again:#}");
+        assert_one_group(azure, 1);
+    });
+}
+
+#[test]
 fn a_stop_after_it_holds_though_the_put_lands_later() {
     let late = json!({"kind": "hold", "method": "PUT", "beforeMs": 8000});
     after_a_killed_start(&late, |azure, app| {

@@ -81,7 +81,7 @@ fn without_storage_nothing_is_begun_and_the_answer_has_a_code() {
 }
 
 #[test]
-fn storage_that_goes_away_during_a_start_leaves_one_group_for_the_next() {
+fn storage_that_goes_away_during_a_start_costs_neither_its_group_nor_its_key() {
     let azure = Azure::start(Runner::Process, Capabilities::None);
     let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "5")]);
     azure.fault(&json!({"kind": "hold", "method": "PUT", "afterMs": 1500}));
@@ -91,14 +91,19 @@ fn storage_that_goes_away_during_a_start_leaves_one_group_for_the_next() {
             (azure.groups().len() == 1).then_some(())
         });
         azure.storage("down");
-        let refused = call.join().unwrap();
-        assert_eq!(refused.status, 503, "{}", refused.text());
-        assert_eq!(refused.json()["code"], "StorageUnavailable");
+        let started = call.join().unwrap();
+        assert_eq!(started.status, 202, "{}", started.text());
+        let template = started.json()["clientConfigTemplate"].to_string();
+        assert!(template.contains("PrivateKey = "), "{template}");
     });
     azure.storage("fine");
     azure.expire_claim();
     converges(&azure, &app);
     assert_eq!((azure.groups().len(), azure.arrived("PUT")), (1, 1));
+    eventually(PATIENCE, "the answer is noted", || {
+        let config = azure.document("control", "config.json")?;
+        (config["peers"].as_array()?.len() == 1 && config["unanswered"].is_null()).then_some(())
+    });
 }
 
 #[test]

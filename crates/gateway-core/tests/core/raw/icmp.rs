@@ -229,3 +229,40 @@ fn a_peer_cannot_speak_of_what_another_has_received() {
     assert!(world.frames.is_empty());
     assert_eq!(world.drops(DropReason::UnknownFlow), 1);
 }
+
+#[test]
+fn what_has_no_hop_left_ends_here() {
+    let mut world = raw_world(1);
+    world.inject(0, &udp(inside(0, 5000), REMOTE, b"hello"));
+    let probe = only_frame(&mut world);
+    let (outside, _) = ends(&probe);
+    let answer = udp(REMOTE, outside, b"answer");
+    let error = icmp(ROUTER, OUTSIDE, &message(11, 0, [0; 4], &probe));
+    for packet in [answer, error] {
+        for hops in [0, 1, 2] {
+            let mut packet = packet.clone();
+            let mut header = Ipv4Packet::new_unchecked(&mut packet[..]);
+            header.set_hop_limit(hops);
+            header.fill_checksum();
+            world.network(&packet, Received::default());
+            let heard = heard(&mut world, 0);
+            assert_eq!(heard.len(), usize::from(hops == 2), "{hops} left");
+            assert!(heard.iter().all(|packet| packet[8] == 1));
+        }
+    }
+    assert_eq!(world.drops(DropReason::TtlExceeded), 4);
+}
+
+#[test]
+fn an_error_about_a_later_fragment_tells_of_no_port() {
+    let mut world = raw_world(1);
+    world.inject(0, &udp(inside(0, 5000), REMOTE, b"hello"));
+    let mut probe = only_frame(&mut world);
+    // What would be ports are any eight bytes of the datagram.
+    let mut header = Ipv4Packet::new_unchecked(&mut probe[..]);
+    header.set_frag_offset(1480);
+    header.fill_checksum();
+    let error = message(11, 1, [0; 4], &probe);
+    world.network(&icmp(ROUTER, OUTSIDE, &error), Received::default());
+    assert!(heard(&mut world, 0).is_empty());
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use popup_gateway_core::{DropReason, Received};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
-use smoltcp::wire::{IpProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::network::{coalesce, on_the_wire};
 use super::{OUTSIDE, REMOTE, ends, inside, raw_world};
@@ -478,4 +478,55 @@ fn only_the_first_of_a_joined_packet_says_that_the_window_is_reduced() {
         .map(|packet| packet[33] & 0x80 != 0)
         .collect();
     assert_eq!(flags, [true, false, false]);
+}
+
+#[test]
+fn segments_whose_headers_differ_are_not_joined() {
+    // Class of service, hops left, window, and a flag.
+    for (at, bits) in [(1, 0x02), (8, 0x01), (35, 0x01), (33, 0x20)] {
+        let mut world = raw_world(1);
+        open(&mut world);
+        let mut sent = segments(2, 1000);
+        sent[1][at] ^= bits;
+        let mut ip = Ipv4Packet::new_unchecked(&mut sent[1][..]);
+        ip.fill_checksum();
+        let mut tcp = TcpPacket::new_unchecked(&mut sent[1][20..]);
+        tcp.fill_checksum(&(*inside(0, 0).ip()).into(), &(*REMOTE.ip()).into());
+        world.inject_batch(0, &sent);
+        assert_eq!(world.frames.len(), 2, "byte {at}");
+        for (sent, frame) in sent.iter().zip(&world.frames) {
+            ends(&frame.packet);
+            assert_eq!(frame.packet[1], sent[1]);
+            assert_eq!(frame.packet[8], sent[8] - 1);
+            assert_eq!(frame.packet[32..36], sent[32..36]);
+        }
+    }
+}
+
+#[test]
+fn the_parts_of_a_joined_packet_are_numbered_as_the_sender_would() {
+    let mut world = raw_world(1);
+    world.inject(0, &segment(TcpControl::Syn, 0, None, &[]));
+    let (outside, _) = ends(&world.frames.remove(0).packet);
+    let data = pattern(3000);
+    let mut joined = tcp(REMOTE, outside, TcpControl::Psh, 1, Some(1), &data);
+    joined[4..6].copy_from_slice(&0xfffe_u16.to_be_bytes());
+    super::network::leave_unfinished(&mut joined);
+    world.clients[0].ears_only = true;
+    let received = Received {
+        partial_checksum: true,
+        segment_size: Some(1000),
+    };
+    world.network(&joined, received);
+    let parts = super::heard(&mut world, 0);
+    let numbers: Vec<u16> = parts
+        .iter()
+        .map(|part| u16::from_be_bytes([part[4], part[5]]))
+        .collect();
+    assert_eq!(numbers, [0xfffe, 0xffff, 0], "RFC 6864 asks for no more");
+    for (n, part) in parts.iter().enumerate() {
+        assert_eq!(ends(part), (REMOTE, inside(0, 40_000)));
+        assert_eq!(part[40..], data[n * 1000..][..1000]);
+        assert_eq!(part[33] & 0x08 != 0, n == 2, "only the last is pushed");
+    }
 }

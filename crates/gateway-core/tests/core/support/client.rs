@@ -105,6 +105,11 @@ impl Client {
         self.next_port -= 1;
     }
 
+    /// The connection that was begun last.
+    pub(crate) fn newest(&self) -> SocketHandle {
+        self.sockets.iter().last().unwrap().0
+    }
+
     /// Waits for a connection.
     pub(crate) fn listen(&mut self, port: u16) -> SocketHandle {
         let buffer = || SocketBuffer::new(vec![0; 256 * 1024]);

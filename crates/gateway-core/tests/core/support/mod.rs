@@ -10,4 +10,4 @@ mod world;
 pub(crate) use client::Client;
 pub(crate) use outside::Answer;
 pub(crate) use plain::{Plain, initiation, message};
-pub(crate) use world::{Link, SentFrame, World, endpoint, peer_spec};
+pub(crate) use world::{Arrival, Link, SentFrame, World, endpoint, peer_spec};

@@ -114,7 +114,11 @@ impl Outside {
                     Answer::Silence => Follow::Nothing,
                 }
             }
-            Some(Command::TcpReady { flow }) => Follow::Pump(flow),
+            Some(Command::TcpReady { flow }) => {
+                let connection = &self.connections[&flow];
+                assert!(!connection.closed && !connection.reset, "it is over");
+                Follow::Pump(flow)
+            }
             Some(Command::TcpShutdown { flow }) => {
                 self.connections.get_mut(&flow).unwrap().peer_finished = true;
                 Follow::Nothing

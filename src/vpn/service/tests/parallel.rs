@@ -1,0 +1,126 @@
+//! Many callers and many handlers at one moment.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_second_start_while_starting_returns_the_same_vpn_and_no_second_configuration() {
+    let world = World::new();
+    world.backend.set_start_time(Duration::from_secs(30));
+    let (first, second) = tokio::join!(world.start(nothing_said()), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.start(nothing_said()).await
+    });
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert!(first.begun && !second.begun && second.ready);
+    assert_eq!(first.lease.id, second.lease.id);
+    assert!(first.client_config.is_some() && second.client_config.is_none());
+    assert_eq!(world.backend.created(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_starts_of_several_handlers_leave_one_gateway_and_one_configuration() {
+    let world = World::new();
+    world.backend.set_start_time(Duration::from_secs(3));
+    let handlers = [
+        world.service.clone(),
+        world.another_handler(),
+        world.another_handler(),
+    ];
+    let starts: Vec<_> = (0..30)
+        .map(|number| {
+            let service = Arc::clone(&handlers[number % handlers.len()]);
+            tokio::spawn(async move { service.start(&nothing_said()).await })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for start in starts {
+        outcomes.push(start.await.unwrap());
+    }
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| outcome.as_ref().is_ok_and(|started| started.ready))
+    );
+    assert_eq!(
+        outcomes
+            .iter()
+            .filter(|outcome| has_config(outcome))
+            .count(),
+        1
+    );
+    assert_eq!(
+        outcomes
+            .iter()
+            .flatten()
+            .filter(|started| started.begun)
+            .count(),
+        1
+    );
+    assert_eq!((world.backend.created(), world.backend.running()), (1, 1));
+    assert_eq!(world.peers(), ["peer-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_starts_for_different_peers_never_share_an_address() {
+    let world = World::new();
+    let starts: Vec<_> = (0..30)
+        .map(|number| {
+            let service = world.service.clone();
+            tokio::spawn(async move { service.start(&named(&format!("p{number}"))).await })
+        })
+        .collect();
+    let mut addresses = HashSet::new();
+    for start in starts {
+        let started = start.await.unwrap().unwrap();
+        assert!(started.client_config.is_some());
+        addresses.insert(started.placed.unwrap().peer.addresses());
+    }
+    assert_eq!(addresses.len(), 30);
+    assert_eq!(world.backend.created(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_and_stops_at_random_converge() {
+    let world = World::new();
+    world.backend.set_start_time(Duration::from_millis(700));
+    let tasks: Vec<_> = (0..40)
+        .map(|number: u64| {
+            let service = world.another_handler();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(number * 97 % 1500)).await;
+                match number % 3 {
+                    0 => drop(service.stop(None, StopReason::Requested).await),
+                    1 => drop(service.start(&nothing_said()).await),
+                    _ => drop(service.tick().await),
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let settled = |status: &StatusView| matches!(status.state, State::Running | State::Stopped);
+    let state = world.tick_until(60, settled).await.state;
+    assert_eq!(
+        world.backend.running(),
+        usize::from(state == State::Running)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_left_by_a_dead_handler_holds_others_only_until_its_deadline() {
+    let world = World::new();
+    world.start(nobody()).await.unwrap();
+    world.stop().await;
+    let view = world.service.look(&"local".parse().unwrap()).await.unwrap();
+    world
+        .service
+        .claim(view, Work::Create)
+        .await
+        .unwrap()
+        .unwrap();
+    let begun = Instant::now();
+    assert!(world.start(nothing_said()).await.unwrap().ready);
+    let waited = begun.elapsed().as_secs();
+    assert!((29..=32).contains(&waited), "{waited} s");
+}
