@@ -165,7 +165,7 @@ fn interrupt_then_wait(mut stream: TcpStream, _: &Record) {
         stream.write_all(b"after all")
     };
     speak().ok();
-    stream.read(&mut [0]).ok();
+    stream.read_exact(&mut [0]).ok();
 }
 
 fn digest_of(from: &mut impl Read, limit: u64) -> (u64, String) {
