@@ -178,7 +178,7 @@ impl Settings {
                 .map(|azure| BackendSettings::Azure(Box::new(azure))),
             false => local_settings(&mut reader).map(BackendSettings::Local),
         };
-        together(&mut reader, vpn.as_ref(), backend.as_ref(), hosted);
+        check_combinations(&mut reader, vpn.as_ref(), backend.as_ref(), hosted);
         match (vpn, backend) {
             (Some(vpn), Some(backend)) if reader.problems.is_empty() => Ok(Self {
                 port,
@@ -200,7 +200,7 @@ impl Settings {
 }
 
 /// What is right alone and wrong together.
-fn together(
+fn check_combinations(
     reader: &mut Reader<'_>,
     vpn: Option<&Options>,
     backend: Option<&BackendSettings>,

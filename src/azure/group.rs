@@ -17,6 +17,7 @@ pub(super) const PREFIX: &str = "wireguard-vpn-";
 pub(super) const CONTAINER: &str = "gateway";
 
 const LEASE_TAG: &str = "popup-vpn-lease";
+/// In seconds of Unix time: services on the way may rewrite what looks like a date.
 const SIGNATURES_TAG: &str = "popup-vpn-signatures-end";
 const VOLUME: &str = "wireguard-config";
 const MOUNT: &str = "/etc/wireguard";
@@ -48,7 +49,8 @@ pub(super) fn signatures_end(lease: &Lease) -> Timestamp {
 
 /// When the signatures of a group end; `None` where its gateway has an identity.
 pub(super) fn signatures_end_of(group: &ContainerGroup) -> Option<Timestamp> {
-    group.tags.get(SIGNATURES_TAG)?.parse().ok()
+    let seconds = group.tags.get(SIGNATURES_TAG)?.parse().ok()?;
+    Timestamp::from_second(seconds).ok()
 }
 
 /// The body that creates a region's group under a lease.
@@ -90,7 +92,8 @@ pub(super) fn request(
     };
     let mut tags = BTreeMap::from([(LEASE_TAG, lease.id.to_string())]);
     if sas.is_some() {
-        tags.insert(SIGNATURES_TAG, signatures_end(lease).to_string());
+        let end = signatures_end(lease).as_second();
+        tags.insert(SIGNATURES_TAG, end.to_string());
     }
     GroupRequest {
         location: region.to_string(),

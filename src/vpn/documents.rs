@@ -65,20 +65,18 @@ impl Documents {
         }
     }
 
-    /// What the gateway of a region last said. A report that cannot be read counts as none: the
-    /// off-switches must not depend on it.
-    pub async fn status(&self, region: &Region) -> Option<StatusDocument> {
+    /// What the gateway of a region last said. The off-switches must not depend on it, so whoever
+    /// decides goes on without a report that cannot be read.
+    pub async fn status(&self, region: &Region) -> Result<Option<StatusDocument>, Error> {
         let name = format!("{region}.status.json");
         let parsed = match self.store.read(Container::Status, &name).await {
-            Ok(None) => return None,
+            Ok(None) => return Ok(None),
             Ok(Some(stored)) => StatusDocument::from_json(&stored.bytes).map_err(Error::from),
             Err(error) => Err(error.into()),
         };
-        parsed
-            .inspect_err(|error| {
-                warn!(%region, error = error.internal(), "the gateway's status cannot be read");
-            })
-            .ok()
+        parsed.map(Some).inspect_err(|error| {
+            warn!(%region, error = error.internal(), "the gateway's status cannot be read");
+        })
     }
 
     /// Writes a lease document; false when somebody else wrote first.

@@ -15,6 +15,10 @@ use super::lease;
 /// may hiccup twice.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(60);
 
+/// A process that is not ready after this time will not be: it waits for a role, or for storage.
+/// Azure itself gives a group 30 minutes to start.
+const TO_BE_READY: SignedDuration = SignedDuration::from_mins(30);
+
 /// By how much the clocks of a gateway and of its platform may differ.
 const SKEW: SignedDuration = SignedDuration::from_secs(30);
 
@@ -27,6 +31,8 @@ pub struct Observed {
     pub started_at: Option<Timestamp>,
     /// What the gateway last said, whichever lease it ran under.
     pub status: Option<StatusDocument>,
+    /// Whether that could be read: if not, it may have said anything.
+    pub is_status_known: bool,
 }
 
 impl Observed {
@@ -40,6 +46,16 @@ impl Observed {
         self.status
             .as_ref()
             .filter(|status| status.lease_id == lease.id && !outlived(status))
+    }
+
+    /// Whether its process has had all the time that it can need to get ready, and is not. It costs
+    /// what a working one does, and nobody can use it.
+    fn is_stuck(&self, lease: &Lease, now: Timestamp) -> bool {
+        let ready = |status: &StatusDocument| status.ready;
+        let had_time = |started_at: Timestamp| now.duration_since(started_at) >= TO_BE_READY;
+        self.is_status_known
+            && !self.status_of(lease).is_some_and(ready)
+            && self.started_at.is_some_and(had_time)
     }
 
     /// Whether a process runs that was made for this lease.
@@ -96,6 +112,11 @@ pub fn plan(desired: &LeaseDocument, observed: &Observed, now: Timestamp) -> Act
             lease: made_for, ..
         } if made_for.as_ref() != Some(&lease.id) => clear(group),
         group @ Group::Present { phase, .. } => match phase {
+            Phase::Running if observed.is_stuck(lease, now) => {
+                let detail = "the gateway runs and does not get ready: its log may tell why; on \
+                              Azure, check the roles of its identity on the storage account";
+                Action::Finish(StopReason::Failed, Some(detail.to_owned()))
+            }
             Phase::Running => Action::Nothing,
             Phase::Starting | Phase::Stopping => Action::Wait,
             Phase::Failed(detail) => Action::Finish(StopReason::Failed, Some(detail.clone())),

@@ -156,7 +156,7 @@ impl LastStopView {
 }
 
 impl PeerView {
-    fn new(peer: &Peer, status: Option<&StatusDocument>, now: Timestamp) -> Self {
+    pub(crate) fn new(peer: &Peer, status: Option<&StatusDocument>, now: Timestamp) -> Self {
         let known: Option<&PeerStatus> = status.and_then(|s| {
             s.peers
                 .iter()

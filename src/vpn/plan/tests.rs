@@ -83,6 +83,7 @@ fn decide(
         group,
         started_at: None,
         status,
+        is_status_known: true,
     };
     plan(document, &observed, at(now))
 }
@@ -323,6 +324,7 @@ fn a_status_from_before_the_process_was_started_again_is_not_believed() {
         group: present('a', Phase::Running),
         started_at: started_at.map(at),
         status: Some(status(None, 600)),
+        is_status_known: true,
     };
     for (started_at, believed) in [
         (None, true),
@@ -337,4 +339,35 @@ fn a_status_from_before_the_process_was_started_again_is_not_believed() {
             "{started_at:?}"
         );
     }
+}
+
+#[test]
+fn a_gateway_that_runs_and_never_gets_ready_ends_as_failed() {
+    let unready = StatusDocument {
+        ready: false,
+        ..status(None, 1790)
+    };
+    let observed = |status: Option<StatusDocument>, is_status_known, started_at| Observed {
+        group: present('a', Phase::Running),
+        started_at,
+        status,
+        is_status_known,
+    };
+    let ends = |observed: &Observed, now| {
+        let action = plan(&leased(), observed, at(now));
+        matches!(action, Action::Finish(StopReason::Failed, _))
+    };
+    let since = Some(at(0));
+    for said in [None, Some(unready)] {
+        assert!(!ends(&observed(said.clone(), true, since), 1799));
+        assert!(ends(&observed(said.clone(), true, since), 1800));
+        assert!(!ends(&observed(said.clone(), true, None), 9000), "local");
+        assert!(!ends(&observed(said, true, Some(at(8000))), 9000), "again");
+    }
+    assert!(
+        !ends(&observed(None, false, since), 9000),
+        "storage hiccups"
+    );
+    let ready = observed(Some(status(Some(8990), 8990)), true, since);
+    assert!(!ends(&ready, 9000));
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use popup_model::{Peer, PeerName, Region};
-use tokio::time::{Instant, sleep};
+use popup_model::{Peer, PeerName, Region, StatusDocument};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::Service;
+use super::together::together;
 use crate::error::Error;
 use crate::vpn::peers;
 use crate::vpn::status::PeerView;
@@ -22,9 +23,21 @@ pub struct Removed {
 }
 
 impl Service {
-    /// Everybody who may connect, in the order they were added, as seen from a region.
+    /// Everybody who may connect, in the order they were added, as seen from a region. The backend
+    /// is not asked: peers can be listed and removed while it cannot be reached.
     pub async fn peers(&self, region: Option<&Region>) -> Result<Vec<PeerView>, Error> {
-        Ok(self.status(region).await?.peers)
+        let region = self.allowed(region)?;
+        let lease = self.documents.lease(&region).await?.document.lease;
+        let status = self.documents.status(&region).await.unwrap_or_default();
+        let current = |status: &StatusDocument| {
+            lease
+                .as_ref()
+                .is_some_and(|lease| lease.id == status.lease_id)
+        };
+        let status = status.filter(current);
+        let (config, now) = (self.config().await?.document, self.clock.now());
+        let view = |peer| PeerView::new(peer, status.as_ref(), now);
+        Ok(config.peers.iter().map(view).collect())
     }
 
     /// Removes a peer and waits until no gateway knows it.
@@ -42,19 +55,14 @@ impl Service {
             self.yield_to_others().await;
         };
         info!(peer = %name, revision, "a peer was removed");
-        while !self.is_applied_everywhere(revision).await {
-            if Instant::now() >= deadline || self.is_shutting_down() {
-                return Ok(Removed {
-                    peer,
-                    applied: false,
-                });
+        loop {
+            let applied = timeout_at(deadline, self.is_applied_everywhere(revision)).await;
+            let applied = applied.unwrap_or(false);
+            if applied || Instant::now() >= deadline || self.is_shutting_down() {
+                return Ok(Removed { peer, applied });
             }
             self.pause(self.options.poll).await;
         }
-        Ok(Removed {
-            peer,
-            applied: true,
-        })
     }
 
     /// Notes that a peer's start is answered, however often storage has to be asked.
@@ -100,22 +108,22 @@ impl Service {
     }
 
     async fn is_applied_everywhere(&self, revision: u64) -> bool {
-        for region in &self.options.regions {
-            let Ok(lease) = self.documents.lease(region).await else {
-                return false;
-            };
-            let Some(lease) = lease.document.lease else {
-                continue;
-            };
-            let status = self.documents.status(region).await;
-            let applied = status.is_some_and(|status| {
-                let ended = status.ended.is_some();
-                status.lease_id == lease.id && (ended || status.config_revision >= revision)
-            });
-            if !applied {
-                return false;
-            }
-        }
-        true
+        let regions = self.options.regions.iter();
+        let applied = together(regions.map(|region| self.is_applied_in(region, revision)));
+        applied.await.into_iter().all(|applied| applied)
+    }
+
+    async fn is_applied_in(&self, region: &Region, revision: u64) -> bool {
+        let Ok(lease) = self.documents.lease(region).await else {
+            return false;
+        };
+        let Some(lease) = lease.document.lease else {
+            return true;
+        };
+        let status = self.documents.status(region).await.unwrap_or_default();
+        status.is_some_and(|status| {
+            let ended = status.ended.is_some();
+            status.lease_id == lease.id && (ended || status.config_revision >= revision)
+        })
     }
 }

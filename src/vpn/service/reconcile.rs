@@ -56,10 +56,12 @@ impl Service {
         let lease = self.documents.lease(region).await?;
         let sighting = self.backend.observe(region).await.map_err(unavailable)?;
         let status = self.documents.status(region).await;
+        let is_status_known = status.is_ok();
         let observed = Observed {
             group: sighting.group.clone(),
             started_at: sighting.started_at,
-            status,
+            status: status.unwrap_or_default(),
+            is_status_known,
         };
         Ok(View {
             lease,

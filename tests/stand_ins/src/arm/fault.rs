@@ -161,12 +161,25 @@ pub enum Admission {
 
 /// The faults that are still to come.
 #[derive(Debug, Default)]
-pub struct Faults(VecDeque<Fault>);
+pub struct Faults(VecDeque<Awaited>);
+
+#[derive(Debug)]
+struct Awaited {
+    fault: Fault,
+    /// Whether any request has met it.
+    met: bool,
+}
 
 impl Faults {
     /// Adds one.
     pub fn add(&mut self, fault: Fault) {
-        self.0.push_back(fault);
+        self.0.push_back(Awaited { fault, met: false });
+    }
+
+    /// Those that no request has met so far: a test that leaves any has tested nothing.
+    pub fn unmet(&self) -> Vec<Fault> {
+        let unmet = self.0.iter().filter(|awaited| !awaited.met);
+        unmet.map(|awaited| awaited.fault.clone()).collect()
     }
 
     /// Forgets all of them.
@@ -214,13 +227,14 @@ impl Faults {
     }
 
     fn take(&mut self, method: &str, path: &str, wanted: fn(&Kind) -> bool) -> Option<Kind> {
-        let at = self.0.iter().position(|fault| {
+        let at = self.0.iter().position(|Awaited { fault, .. }| {
             let its_method = fault.kind.method().or(fault.method.as_deref());
             wanted(&fault.kind)
                 && its_method.is_none_or(|its| its.eq_ignore_ascii_case(method))
                 && fault.path.as_deref().is_none_or(|part| path.contains(part))
         })?;
-        let fault = self.0.get_mut(at)?;
+        let Awaited { fault, met } = self.0.get_mut(at)?;
+        *met = true;
         fault.count = fault.count.saturating_sub(1);
         let kind = fault.kind.clone();
         if fault.count == 0 {
@@ -256,12 +270,14 @@ mod tests {
             after: Duration::ZERO,
         };
         assert_eq!(faults.admission("GET", "/x"), free);
+        assert_eq!(faults.unmet().len(), 1);
         for _ in 0..2 {
             let Admission::Refuse(error) = faults.admission("PUT", "/x") else {
                 panic!("it should be refused");
             };
             assert_eq!((error.status, error.retry_after_s), (429, Some(7)));
         }
+        assert!(faults.unmet().is_empty());
         assert_eq!(faults.admission("PUT", "/x"), free);
     }
 }

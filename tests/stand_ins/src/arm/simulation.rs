@@ -125,6 +125,11 @@ impl Simulation {
         self.faults.clear();
     }
 
+    /// The faults that no request has met so far.
+    pub fn unmet_faults(&self) -> Vec<Fault> {
+        self.faults.unmet()
+    }
+
     /// What the shell is to do with a request that has just come.
     pub fn admit(&mut self, method: &str, path: &str) -> Admission {
         self.arrived.push((method.to_owned(), path.to_owned()));

@@ -3,6 +3,7 @@
 //! | request | does |
 //! |---|---|
 //! | `POST /_simulation/faults` | adds a [`Fault`] |
+//! | `GET /_simulation/faults` | those that no request has met, of storage too |
 //! | `DELETE /_simulation/faults` | forgets those still to come |
 //! | `PUT /_simulation/storage` | changes the [`Weather`] in front of storage |
 //! | `POST /_simulation/storage/faults` | adds a [`Fault`] of storage |
@@ -22,7 +23,7 @@ use crate::proxy::Weather;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
-        .route("/_simulation/faults", post(add).delete(clear))
+        .route("/_simulation/faults", post(add).get(unmet).delete(clear))
         .route("/_simulation/storage", put(storage))
         .route("/_simulation/storage/faults", post(add_to_storage))
         .route("/_simulation/summary", get(summary))
@@ -32,6 +33,12 @@ pub(super) fn routes() -> Router<Shared> {
 async fn add(State(shared): State<Shared>, Json(fault): Json<Fault>) -> StatusCode {
     shared.cloud.with(|simulation| simulation.add_fault(fault));
     StatusCode::NO_CONTENT
+}
+
+async fn unmet(State(shared): State<Shared>) -> Json<Vec<Fault>> {
+    let mut unmet = shared.cloud.with(|simulation| simulation.unmet_faults());
+    unmet.extend(shared.cloud.with_storage(|faults| faults.unmet()));
+    Json(unmet)
 }
 
 async fn clear(State(shared): State<Shared>) -> StatusCode {

@@ -217,6 +217,14 @@ impl Azure {
         self.control("POST", "/_simulation/faults", fault);
     }
 
+    /// Fails when a fault has met no request, and the test has tested nothing.
+    #[track_caller]
+    pub fn assert_faults_met(&self) {
+        let plain = self.ready["plain"].as_str().unwrap();
+        let unmet = self.call(plain, "GET", "/_simulation/faults", &[], None);
+        assert_eq!(unmet.unwrap().json(), serde_json::json!([]));
+    }
+
     /// Forgets the faults that are still to come.
     #[track_caller]
     pub fn clear_faults(&self) {

@@ -186,6 +186,7 @@ fn two_regions_that_start_for_the_first_time_together_end_with_one_key() {
             .collect();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
+    azure.assert_faults_met();
     let keys: HashSet<&str> = answers
         .iter()
         .map(|answer| answer["serverPublicKey"].as_str().unwrap())

@@ -41,6 +41,7 @@ fn after(fault: &Value, wait_s: &str, look: impl FnOnce(&Azure, &FunctionApp<'_>
 fn survives(fault: &Value) {
     after(fault, "60", |azure, app| {
         let started = start(app);
+        azure.assert_faults_met();
         assert_eq!(started.status, 200, "{}\n{}", started.text(), app.log());
         let summary = azure.summary();
         assert_eq!(
@@ -105,6 +106,7 @@ fn instance_metadata_that_is_late_delays_a_gateway() {
 fn fails_clearly(fault: &Value) {
     after(fault, "60", |azure, app| {
         let answer = start(app);
+        azure.assert_faults_met();
         let body = answer.json();
         assert_eq!(answer.status, 500, "{body:#}");
         assert_eq!(body["code"], "GatewayFailed", "{body:#}");
@@ -165,6 +167,7 @@ fn what_azure_refuses_is_told_by_its_name_and_with_what_to_do() {
         let fault = json!({"kind": "respond", "status": status, "code": code, "method": "PUT"});
         azure.fault(&fault);
         let answer = start(&app);
+        azure.assert_faults_met();
         if status == 503 {
             assert_eq!(
                 answer.status,
@@ -232,6 +235,7 @@ fn operations_that_may_not_be_followed_hold_up_neither_a_start_nor_a_stop() {
         let stopped = app.stop();
         assert_eq!(stopped.status, 200, "{}", stopped.text());
         assert!(azure.groups().is_empty());
+        azure.assert_faults_met();
         let summary = azure.summary();
         assert_eq!(
             (&summary["created"], azure.arrived("DELETE")),
@@ -246,6 +250,7 @@ fn while_it_lasts(fault: &Value, code: &str) -> Answer {
     let app = FunctionApp::start(&azure, &[("START_WAIT_SECONDS", "60")]);
     azure.fault(fault);
     let answer = start(&app);
+    azure.assert_faults_met();
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert_eq!(answer.json()["code"], code);
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
@@ -293,6 +298,7 @@ fn a_stop_gets_through_whatever_the_delete_meets() {
     let stopped = app.stop();
     assert_eq!(stopped.status, 200, "{}", stopped.text());
     assert_eq!(azure.groups().len(), 0);
+    azure.assert_faults_met();
     assert!(
         azure.arrived("DELETE") > faults.len(),
         "each was met, and the last one told that the group is on its way out"

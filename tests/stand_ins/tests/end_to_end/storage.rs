@@ -21,6 +21,7 @@ fn survives(faults: &[Value]) {
         azure.storage_fault(fault);
     }
     let started = start(&app);
+    azure.assert_faults_met();
     assert_eq!(started.status, 200, "{}\n{}", started.text(), app.log());
     let config = azure.document("control", "config.json").unwrap();
     assert_eq!(config["peers"].as_array().unwrap().len(), 1, "{config:#}");
