@@ -6,12 +6,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
-use popup_gateway_core::Shard;
+use ipnet::Ipv4Net;
+use popup_gateway_core::{EgressPolicy, Shard};
 use popup_model::{DEFAULT_PORT, Region, TunnelNetworks};
 
 use crate::vpn::{Host, Options};
@@ -348,16 +349,9 @@ fn passed_on(reader: &mut Reader<'_>) -> Vec<(&'static str, String)> {
     }
     variables.push(("SERVER_INTERFACE", interface));
     if let Some(text) = reader.text("EGRESS_ALLOW") {
-        let nets: Result<Vec<IpNet>, ()> = list(&text).map(network).collect();
-        match nets {
-            Ok(nets) => {
-                let nets: Vec<String> = nets.iter().map(IpNet::to_string).collect();
-                variables.push(("EGRESS_ALLOW", nets.join(",")));
-            }
-            Err(()) => reader.problem(
-                "EGRESS_ALLOW",
-                "must be networks such as 192.168.1.0/24,fd00::/8",
-            ),
+        match egress_allowed(&text) {
+            Ok(nets) => variables.push(("EGRESS_ALLOW", nets)),
+            Err(problem) => reader.problem("EGRESS_ALLOW", problem),
         }
     }
     if let Some(allowed) = reader.boolean("PEER_TO_PEER") {
@@ -400,12 +394,20 @@ fn is_probe_target(text: &str) -> bool {
     })
 }
 
-fn network(text: &str) -> Result<IpNet, ()> {
-    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>()
-        .map(|net| net.trunc())
-        .or_else(|_| address())
-        .map_err(drop)
+/// The networks as the gateway reads them, if it takes all of them.
+fn egress_allowed(text: &str) -> Result<String, String> {
+    let network = |text: &str| {
+        let address = || text.parse::<Ipv4Addr>().map(Ipv4Net::from);
+        text.parse::<Ipv4Net>().or_else(|_| address())
+    };
+    let nets: Result<Vec<Ipv4Net>, _> = list(text).map(network).collect();
+    let nets = nets.map_err(
+        |_| "must be IPv4 networks such as 192.168.1.0/24,10.1.2.3; nothing else has a way out",
+    )?;
+    let nets: Vec<Ipv4Net> = nets.iter().map(Ipv4Net::trunc).collect();
+    EgressPolicy::new(nets.clone()).map_err(|error| error.to_string())?;
+    let nets: Vec<String> = nets.iter().map(Ipv4Net::to_string).collect();
+    Ok(nets.join(","))
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {

@@ -108,3 +108,17 @@ fn the_gateway_gets_checked_text_only() {
     assert!(passed_on.contains(&("PEER_TO_PEER", "true".to_owned())));
     assert!(passed_on.contains(&("SERVER_INTERFACE", "wg0".to_owned())));
 }
+
+#[test]
+fn what_the_gateway_would_not_open_is_refused_before_there_is_one() {
+    for networks in [
+        "fd00::/8",
+        "10.0.0.0/8,::1",
+        "169.254.0.0/16",
+        "10.0.0.0/33",
+    ] {
+        let error = read(&[("EGRESS_ALLOW", networks)]).unwrap_err().to_string();
+        assert!(error.contains("EGRESS_ALLOW"), "{networks}: {error}");
+    }
+    assert!(read(&[("EGRESS_ALLOW", "0.0.0.0/0 10.1.0.0/16")]).is_ok());
+}
