@@ -50,7 +50,9 @@ impl Attempt {
         }
         if self.placed.is_none() {
             let forgotten = peers::forget_unanswered(&mut config.document, view.now);
-            let placed = self.place(&mut config.document, false)?;
+            // Without a peer nobody can use it: the start that made it has died.
+            let unused = config.document.peers.is_empty();
+            let placed = self.place(&mut config.document, unused)?;
             let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.changed);
             if changed && !self.save_peer(&mut config, &placed).await? {
                 return Ok(None);
@@ -163,12 +165,12 @@ impl Attempt {
         Ok((placed, adopted || changed))
     }
 
-    fn place(&self, config: &mut ServerConfig, begins: bool) -> Result<Option<Placed>, Error> {
+    fn place(&self, config: &mut ServerConfig, automatic: bool) -> Result<Option<Placed>, Error> {
         let request = &self.request;
-        let automatic = PeerWish::default();
+        let default = PeerWish::default();
         let wish = match &request.peer {
             PeerRequest::Wanted(wish) => Some(wish),
-            PeerRequest::Unsaid if begins => Some(&automatic),
+            PeerRequest::Unsaid if automatic => Some(&default),
             PeerRequest::Unsaid | PeerRequest::Nobody => None,
         };
         let now = self.service.clock.now();

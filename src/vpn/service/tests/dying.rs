@@ -38,6 +38,17 @@ async fn the_name_of_a_dead_start_can_be_used_again_without_a_tick() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_vpn_whose_only_peer_was_a_dead_starts_gives_one_to_the_next() {
+    let world = World::new();
+    dies_after_writing(&world, &nothing_said()).await;
+    assert!(!has_config(&world.start(nothing_said()).await));
+    tokio::time::sleep(LONG_DEAD).await;
+    assert!(has_config(&world.start(nothing_said()).await));
+    assert!(!has_config(&world.start(nothing_said()).await));
+    assert_eq!((world.peers().len(), world.backend.created()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_dead_start_has_replaced_comes_back() {
     let world = World::new();
     let phone = world.start(named("phone")).await.unwrap();
