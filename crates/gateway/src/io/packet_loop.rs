@@ -22,6 +22,10 @@ use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
 /// Calls of `recvmmsg` on one socket before others have their turn.
 const TURN: usize = 8;
 
+/// Bytes that are read so: as much as others may send in the round that follows, so that neither
+/// direction is served at the cost of the other.
+const TURN_BYTES: usize = 256 * 1024;
+
 /// Bytes of frames that are read before the core's answers to them leave. More than the core sends
 /// on in a round: what it has not seen, it cannot share out.
 const FRAMES_AT_ONCE: usize = 1024 * 1024;
@@ -227,9 +231,8 @@ impl PacketLoop {
     }
 
     fn receive_datagrams(&mut self, socket: usize) -> bool {
-        (0..TURN).all(|_| {
-            // With each batch others may send what is theirs to send: a round is at one time.
-            self.now = Instant::now();
+        let mut bytes = 0;
+        for _ in 0..TURN {
             let (gateway, now) = (&mut self.gateway, self.now);
             let buffers = &mut self.receive_buffers;
             let more = self.wireguard[socket].receive(buffers, |address, local, datagram| {
@@ -238,11 +241,18 @@ impl PacketLoop {
                     local,
                     socket,
                 };
+                bytes += datagram.len();
                 gateway.handle_datagram(now, source, datagram);
             });
             self.drain();
-            more
-        })
+            if !more {
+                return false;
+            }
+            if bytes >= TURN_BYTES {
+                break;
+            }
+        }
+        true
     }
 
     fn receive_frames(&mut self) -> bool {
