@@ -5,7 +5,7 @@
 pub struct Limits {
     /// Flows in all: TCP connections, UDP mappings and echo mappings.
     pub flows: usize,
-    /// Flows of one peer.
+    /// Flows of one peer; fewer than all, so that one alone leaves some to the others.
     pub flows_per_peer: usize,
     /// Connects of one peer that are not finished.
     pub half_open_per_peer: usize,
@@ -20,14 +20,24 @@ const RESERVED_DESCRIPTORS: usize = 64;
 /// to those that are busy.
 const TCP_BUFFER_BYTES: usize = 256 * 1024 * 1024;
 
+/// Flows that there are however few descriptors there are.
+const FEWEST_FLOWS: usize = 16;
+
+/// What one peer may have of something that all share: most of it, and never so much that the
+/// others are left without.
+pub(crate) fn most_of(shared: usize) -> usize {
+    shared - shared / 4
+}
+
 impl Limits {
     /// The share of each of `count` gateways beside each other.
     pub fn shared_by(self, count: usize) -> Self {
-        let flows = (self.flows / count).max(16);
+        let flows = (self.flows / count).max(FEWEST_FLOWS);
+        let flows_per_peer = self.flows_per_peer.min(most_of(flows));
         Self {
             flows,
-            flows_per_peer: self.flows_per_peer.min(flows),
-            half_open_per_peer: self.half_open_per_peer.min(flows),
+            flows_per_peer,
+            half_open_per_peer: self.half_open_per_peer.min(flows_per_peer),
             tcp_buffer_bytes: self.tcp_buffer_bytes / count,
         }
     }
@@ -36,14 +46,44 @@ impl Limits {
     pub fn for_descriptors(descriptors: usize) -> Self {
         let flows = descriptors
             .saturating_sub(RESERVED_DESCRIPTORS)
-            .clamp(16, 65_536);
-        // One alone may use most of it, and never leaves the others without.
-        let flows_per_peer = (flows - flows / 4).max(16);
+            .clamp(FEWEST_FLOWS, 65_536);
+        let flows_per_peer = most_of(flows);
         Self {
             flows,
             flows_per_peer,
             half_open_per_peer: (flows_per_peer / 2).min(512),
             tcp_buffer_bytes: TCP_BUFFER_BYTES,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_never_has_all_flows_of_a_loop() {
+        for descriptors in [0, 64, 100, 256, 1024, 4096, 1 << 20] {
+            let whole = Limits::for_descriptors(descriptors);
+            for count in [1, 2, 3, 8, 64] {
+                let share = whole.shared_by(count);
+                let left = share.flows - share.flows_per_peer;
+                assert!(
+                    left >= share.flows / 4,
+                    "{descriptors} / {count}: {share:?}"
+                );
+                assert!(share.half_open_per_peer <= share.flows_per_peer);
+                assert!(share.flows_per_peer <= whole.flows_per_peer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bound_that_is_set_lower_stays() {
+        let low = Limits {
+            flows_per_peer: 5,
+            ..Limits::for_descriptors(4096)
+        };
+        assert_eq!(low.shared_by(2).flows_per_peer, 5);
     }
 }
