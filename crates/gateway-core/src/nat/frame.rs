@@ -21,7 +21,8 @@ pub struct RawSettings {
     pub mtu: u16,
     /// The ports that belong to the NAT, apart from those that the system gives to other sockets.
     pub ports: RangeInclusive<u16>,
-    /// Most ports of each transport that may be held at once: each is a descriptor.
+    /// Most ports of each transport that may be held at once: each is a descriptor. One peer gets
+    /// at most three quarters of those of UDP.
     pub held_ports: usize,
 }
 

@@ -1,22 +1,30 @@
 //! The ports outside: which are held, and which one a new binding gets.
 //!
 //! A held TCP port serves every connection whose remote is not taken on it already, so a few
-//! thousand serve any number. A UDP port belongs to one binding. Ports are chosen at random
-//! (RFC 6056).
+//! thousand serve any number. A UDP port belongs to one binding, so that one peer may have most of
+//! them and never all. Ports are chosen at random (RFC 6056).
 
 use std::collections::HashSet;
 
+use foldhash::HashMap;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::frame::{RawSettings, Transport};
+use crate::DropReason;
+use crate::limits::most_of;
 use crate::output::{Command, Commands};
+use crate::peers::PeerIndex;
 
 /// TCP ports are opened one for each connection up to this many, so that remotes see fresh ones.
 const EAGER: usize = 1024;
 
 /// Random choices before the ports are gone through one by one.
 const TRIES: usize = 8;
+
+/// How many are gone through then: who speaks to one remote from nearly every port is refused one
+/// more sooner than everybody waits for the last that is left.
+const STEPS: usize = 64;
 
 #[derive(Debug, Default)]
 struct Held {
@@ -34,6 +42,7 @@ pub(crate) struct Ports {
     tcp: Held,
     tcp_list: Vec<u16>,
     udp: Held,
+    udp_of: HashMap<PeerIndex, usize>,
 }
 
 impl Ports {
@@ -41,10 +50,11 @@ impl Ports {
         Self {
             first: *settings.ports.start(),
             last: *settings.ports.end(),
-            limit: settings.held_ports,
+            limit: settings.held_ports.min(settings.ports.len()),
             tcp: Held::default(),
             tcp_list: Vec::new(),
             udp: Held::default(),
+            udp_of: HashMap::default(),
         }
     }
 
@@ -68,20 +78,39 @@ impl Ports {
             self.tcp_list.push(port);
             return Some(port);
         }
-        self.tcp_list.iter().copied().find(|port| !taken(*port))
+        let held = self.tcp_list.len();
+        let start = rng.random_range(0..held.max(1));
+        let mut steps = (start..held).chain(0..start).take(STEPS);
+        steps.find_map(|at| Some(self.tcp_list[at]).filter(|port| !taken(*port)))
     }
 
-    /// A port for a UDP binding.
-    pub(crate) fn for_udp(&mut self, rng: &mut StdRng, commands: &mut Commands) -> Option<u16> {
-        self.open(rng, commands, Transport::Udp)
+    /// A port for a UDP binding of a peer.
+    pub(crate) fn for_udp(
+        &mut self,
+        rng: &mut StdRng,
+        commands: &mut Commands,
+        peer: PeerIndex,
+    ) -> Result<u16, DropReason> {
+        let of_peer = self.udp_of.get(&peer).copied().unwrap_or(0);
+        if of_peer >= most_of(self.limit) {
+            return Err(DropReason::PeerFlowLimit);
+        }
+        let port = self.open(rng, commands, Transport::Udp);
+        let port = port.ok_or(DropReason::PortsExhausted)?;
+        self.udp_of.insert(peer, of_peer + 1);
+        Ok(port)
     }
 
-    /// Gives a UDP port back.
-    pub(crate) fn release_udp(&mut self, commands: &mut Commands, port: u16) {
+    /// Gives a UDP port of a peer back.
+    pub(crate) fn release_udp(&mut self, commands: &mut Commands, peer: PeerIndex, port: u16) {
         if self.udp.unavailable.remove(&port) {
             self.udp.count -= 1;
             let transport = Transport::Udp;
             commands.push(Command::PortClose { transport, port });
+        }
+        let of_peer = self.udp_of.remove(&peer).unwrap_or(0);
+        if of_peer > 1 {
+            self.udp_of.insert(peer, of_peer - 1);
         }
     }
 
@@ -130,6 +159,9 @@ mod tests {
     use super::*;
     use rand::SeedableRng as _;
 
+    const ONE: PeerIndex = PeerIndex(1);
+    const OTHER: PeerIndex = PeerIndex(2);
+
     fn ports(held_ports: usize) -> (Ports, StdRng, Commands) {
         let settings = RawSettings {
             address: [192, 0, 2, 1].into(),
@@ -165,11 +197,64 @@ mod tests {
     #[test]
     fn a_udp_port_comes_back_and_a_refused_one_does_not() {
         let (mut ports, mut rng, mut commands) = ports(100);
-        let all: Vec<u16> = std::iter::from_fn(|| ports.for_udp(&mut rng, &mut commands)).collect();
+        let mut all = Vec::new();
+        for peer in [ONE, OTHER] {
+            all.extend(std::iter::from_fn(|| {
+                ports.for_udp(&mut rng, &mut commands, peer).ok()
+            }));
+        }
         assert_eq!(all.len(), 100);
-        ports.release_udp(&mut commands, all[0]);
-        assert_eq!(ports.for_udp(&mut rng, &mut commands), Some(all[0]));
+        ports.release_udp(&mut commands, ONE, all[0]);
+        let again = ports.for_udp(&mut rng, &mut commands, OTHER);
+        assert_eq!(again, Ok(all[0]));
         ports.refuse(Transport::Udp, all[1]);
-        assert_eq!(ports.for_udp(&mut rng, &mut commands), None);
+        let none = ports.for_udp(&mut rng, &mut commands, OTHER);
+        assert_eq!(none, Err(DropReason::PortsExhausted));
+    }
+
+    #[test]
+    fn one_peer_gets_most_udp_ports_and_leaves_the_rest() {
+        // The block has a hundred ports, of which more cannot be held.
+        for (held_ports, most) in [(40, 30), (1000, 75)] {
+            let (mut ports, mut rng, mut commands) = ports(held_ports);
+            let mut take = |ports: &mut Ports, peer| ports.for_udp(&mut rng, &mut commands, peer);
+            let of_one: Vec<u16> = std::iter::from_fn(|| take(&mut ports, ONE).ok()).collect();
+            assert_eq!(of_one.len(), most);
+            assert_eq!(take(&mut ports, ONE), Err(DropReason::PeerFlowLimit));
+            assert!(take(&mut ports, OTHER).is_ok());
+            ports.release_udp(&mut Commands::default(), ONE, of_one[0]);
+            assert!(take(&mut ports, ONE).is_ok(), "what is given back counts");
+            assert_eq!(take(&mut ports, ONE), Err(DropReason::PeerFlowLimit));
+        }
+    }
+
+    #[test]
+    fn a_remote_spoken_to_from_every_port_costs_a_bounded_search() {
+        let settings = RawSettings {
+            address: [192, 0, 2, 1].into(),
+            mtu: 1500,
+            ports: 10_000..=19_999,
+            held_ports: 5_000,
+        };
+        let (mut ports, mut rng) = (Ports::new(&settings), StdRng::seed_from_u64(3));
+        let mut commands = Commands::default();
+        let mut used = HashSet::new();
+        while used.len() < 5_000 {
+            let taken = |port: u16| used.contains(&port);
+            match ports.for_connection(&mut rng, &mut commands, taken) {
+                Some(port) => assert!(used.insert(port)),
+                None => panic!("ports can be opened yet: {}", used.len()),
+            }
+        }
+        for _ in 0..10 {
+            let asked = std::cell::Cell::new(0);
+            let taken = |port: u16| {
+                asked.set(asked.get() + 1);
+                used.contains(&port)
+            };
+            let none = ports.for_connection(&mut rng, &mut commands, taken);
+            assert_eq!(none, None);
+            assert!(asked.get() <= TRIES + STEPS, "{} questions", asked.get());
+        }
     }
 }

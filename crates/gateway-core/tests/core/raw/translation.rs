@@ -173,6 +173,23 @@ fn a_peer_that_goes_takes_its_bindings_and_leaves_the_others_alone() {
 }
 
 #[test]
+fn one_peer_leaves_udp_ports_to_the_others() {
+    let mut world = raw_world(2);
+    for port in 0..400 {
+        world.inject(0, &udp(inside(0, 5000 + port), REMOTE, b"x"));
+    }
+    assert_eq!(world.outside.ports.len(), 384, "of 512");
+    assert_eq!(world.drops(DropReason::PeerFlowLimit), 16);
+    assert_eq!(world.gateway.flow_counts().udp, 384);
+    world.frames.clear();
+    world.inject(1, &udp(inside(1, 5000), REMOTE, b"y"));
+    assert_eq!(world.frames.len(), 1);
+    world.run_for(Duration::from_secs(301));
+    world.frames.clear();
+    send(&mut world, 6000, REMOTE, b"what has ended counts no more");
+}
+
+#[test]
 fn a_packet_for_another_address_is_not_ours() {
     let mut world = raw_world(1);
     let outside = send(&mut world, 5000, REMOTE, b"hello");
