@@ -254,20 +254,24 @@ impl Control {
             "the gateway ends"
         );
         let snapshot = self.packets.as_ref().and_then(LoopHandle::report);
-        if let Some(packets) = self.packets.take() {
-            packets.stop();
-        }
-        // A fenced gateway no longer owns the status document: it belongs to the next lease.
-        if !matches!(ending, Ending::Fenced)
-            && timeout(
-                LAST_REPORT,
-                self.reporter.last_report(snapshot.as_ref(), ending),
-            )
-            .await
-            .is_err()
-        {
-            tracing::warn!("the last status could not be written in time");
-        }
+        let packets = self.packets.take();
+        // To take the kernel's data path down may take longer than the report may.
+        let stopped = async {
+            if let Some(packets) = packets {
+                let _ = spawn_blocking(move || packets.stop()).await;
+            }
+        };
+        let reported = async {
+            // A fenced gateway no longer owns the status document: it belongs to the next lease.
+            if matches!(ending, Ending::Fenced) {
+                return;
+            }
+            let report = self.reporter.last_report(snapshot.as_ref(), ending);
+            if timeout(LAST_REPORT, report).await.is_err() {
+                tracing::warn!("the last status could not be written in time");
+            }
+        };
+        tokio::join!(stopped, reported);
     }
 }
 
