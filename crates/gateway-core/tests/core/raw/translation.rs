@@ -7,7 +7,7 @@ use popup_gateway_core::{DropReason, Received, Transport};
 use smoltcp::wire::Ipv4Packet;
 
 use super::{OUTSIDE, REMOTE, ends, heard, inside, raw_world};
-use crate::routing::udp;
+use crate::routing::{SOURCE_ROUTES, udp, with_options};
 use crate::support::{World, peer_spec};
 
 fn send(world: &mut World, port: u16, to: SocketAddrV4, data: &[u8]) -> SocketAddrV4 {
@@ -157,6 +157,30 @@ fn what_no_client_may_reach_is_refused_here_too() {
     }
     assert_eq!(world.drops(DropReason::EgressRefused), 4);
     assert!(world.frames.is_empty() && world.outside.ports.is_empty());
+}
+
+#[test]
+fn a_way_of_the_peers_own_is_refused_here_too() {
+    let mut world = raw_world(1);
+    let plain = udp(inside(0, 5000), REMOTE, b"x");
+    for (n, route) in SOURCE_ROUTES.iter().enumerate() {
+        world.inject(0, &with_options(&plain, route));
+        assert_eq!(world.drops(DropReason::EgressRefused), n as u64 + 1);
+        let answers = heard(&mut world, 0);
+        assert_eq!(answers.len(), 1);
+        assert_eq!((answers[0][9], &answers[0][20..22]), (1, &[3, 13][..]));
+    }
+    assert!(world.frames.is_empty() && world.outside.ports.is_empty());
+    let fragments = in_fragments(&udp(inside(0, 5000), REMOTE, &[7; 2000]), 1400);
+    for fragment in fragments {
+        world.inject(0, &with_options(&fragment, &SOURCE_ROUTES[0]));
+    }
+    assert!(world.frames.is_empty(), "nor in pieces");
+    world.inject(0, &with_options(&plain, &[148, 4, 0, 0]));
+    assert_eq!(world.frames.len(), 1, "other options pass");
+    world.inject(0, &with_options(&plain, &[148, 9, 0, 0]));
+    assert_eq!(world.frames.len(), 1);
+    assert_eq!(world.drops(DropReason::MalformedPacket), 1);
 }
 
 #[test]
