@@ -13,8 +13,11 @@ pub struct Limits {
     pub tcp_buffer_bytes: usize,
 }
 
-/// Descriptors kept back for documents, the WireGuard socket, status and logs.
-const RESERVED_DESCRIPTORS: usize = 64;
+/// Descriptors kept back for documents, status, logs and connections to the store.
+const RESERVED_DESCRIPTORS: usize = 128;
+
+/// Descriptors that each loop needs besides: the sockets that peers speak to and its queues.
+const RESERVED_FOR_LOOP: usize = 32;
 
 /// Memory that TCP buffers may touch: every connection gets a little of it, and what is left goes
 /// to those that are busy.
@@ -42,11 +45,16 @@ impl Limits {
         }
     }
 
-    /// The limits that follow from the number of file descriptors the process may open.
-    pub fn for_descriptors(descriptors: usize) -> Self {
-        let flows = descriptors
-            .saturating_sub(RESERVED_DESCRIPTORS)
-            .clamp(FEWEST_FLOWS, 65_536);
+    /// How many of the file descriptors that the process may open are left for flows, when so many
+    /// gateways run beside each other.
+    pub fn descriptors_for_flows(descriptors: usize, count: usize) -> usize {
+        descriptors.saturating_sub(RESERVED_DESCRIPTORS + RESERVED_FOR_LOOP * count)
+    }
+
+    /// The limits that follow from the number of file descriptors the process may open, for all of
+    /// `count` gateways beside each other.
+    pub fn for_descriptors(descriptors: usize, count: usize) -> Self {
+        let flows = Self::descriptors_for_flows(descriptors, count).clamp(FEWEST_FLOWS, 65_536);
         let flows_per_peer = most_of(flows);
         Self {
             flows,
@@ -64,8 +72,8 @@ mod tests {
     #[test]
     fn one_peer_never_has_all_flows_of_a_loop() {
         for descriptors in [0, 64, 100, 256, 1024, 4096, 1 << 20] {
-            let whole = Limits::for_descriptors(descriptors);
             for count in [1, 2, 3, 8, 64] {
+                let whole = Limits::for_descriptors(descriptors, count);
                 let share = whole.shared_by(count);
                 let left = share.flows - share.flows_per_peer;
                 assert!(
@@ -79,10 +87,17 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_are_kept_back_for_everything_else() {
+        assert_eq!(Limits::for_descriptors(1024, 1).flows, 1024 - 128 - 32);
+        assert_eq!(Limits::for_descriptors(1024, 8).flows, 1024 - 128 - 8 * 32);
+        assert_eq!(Limits::descriptors_for_flows(100, 2), 0);
+    }
+
+    #[test]
     fn a_bound_that_is_set_lower_stays() {
         let low = Limits {
             flows_per_peer: 5,
-            ..Limits::for_descriptors(4096)
+            ..Limits::for_descriptors(4096, 2)
         };
         assert_eq!(low.shared_by(2).flows_per_peer, 5);
     }

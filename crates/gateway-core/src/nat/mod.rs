@@ -27,7 +27,7 @@ mod tracking;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
-pub use frame::{Frame, Offload, RawSettings, Received, Transport};
+pub use frame::{Frame, Offload, PortRefusal, RawSettings, Received, Transport};
 
 use crate::DropReason;
 use crate::context::Context;
@@ -106,6 +106,7 @@ impl Nat {
         cx: &mut Context<'_, S>,
         transport: Transport,
         port: u16,
+        why: PortRefusal,
     ) {
         cx.output.drop(DropReason::SendFailed);
         let protocol = match transport {
@@ -117,7 +118,7 @@ impl Nat {
         for id in self.bindings.select(of_port) {
             self.remove(cx, id);
         }
-        self.ports.refuse(transport, port);
+        self.ports.refuse(cx.now, transport, port, why);
     }
 
     /// The next packet for the network.
@@ -203,10 +204,10 @@ impl Nat {
     ) -> Result<u16, DropReason> {
         let bindings = &self.bindings;
         let taken = |port: u16| bindings.of_outside(protocol, port, remote).is_some();
-        let commands = &mut cx.output.commands;
+        let (now, commands) = (cx.now, &mut cx.output.commands);
         let found = match protocol {
-            Protocol::Tcp => self.ports.for_connection(cx.rng, commands, taken),
-            Protocol::Udp => return self.ports.for_udp(cx.rng, commands, peer),
+            Protocol::Tcp => self.ports.for_connection(now, cx.rng, commands, taken),
+            Protocol::Udp => return self.ports.for_udp(now, cx.rng, commands, peer),
             Protocol::Echo => {
                 let tries = std::iter::repeat_with(|| cx.random() as u16);
                 tries.take(64).find(|ident| !taken(*ident))
