@@ -215,6 +215,13 @@ impl Control {
             };
             let wanted = self.reporter.admitted(&config, Timestamp::now());
             if wanted != applied || !counters_loaded {
+                if !applied.is_empty()
+                    && let Some(snapshot) = packets.report()
+                {
+                    let forgets = !matches!(self.settings.mode, Mode::Kernel(_));
+                    self.reporter
+                        .keep_leaving(&applied, &wanted, &snapshot, forgets);
+                }
                 packets.send(Input::SetPeers(wanted.clone()));
                 packets.send(Input::AddToCounters(self.reporter.take_counters(&wanted)));
                 applied = wanted;
