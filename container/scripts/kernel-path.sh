@@ -35,10 +35,36 @@ set_sysctl() {
   [ "$(cat "$path" 2>/dev/null)" = "$2" ] || echo "$2" >"$path"
 }
 
+# has_ipv6: whether a new interface takes IPv6 addresses.
+has_ipv6() { [ "$(cat /proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null)" = 0 ]; }
+
 probe() {
+  local works=true table
   ip link add popup-probe type wireguard || return 1
+  # Nobody's addresses (RFC 5737, RFC 3849).
+  ip address add 192.0.2.1/32 dev popup-probe || works=false
+  ! has_ipv6 || ip address add 2001:db8::1/128 dev popup-probe || works=false
   ip link delete popup-probe
-  ipt --table nat --list-rules >/dev/null && set_sysctl net.ipv4.ip_forward 1
+  for table in filter nat mangle; do
+    ipt --table "$table" --list-rules >/dev/null || works=false
+  done
+  [ "$works" = true ] && set_sysctl net.ipv4.ip_forward 1
+}
+
+# configure: writes the interface's configuration. Where no interface takes IPv6 addresses, it gets
+# none: peers' IPv6 goes nowhere in any case.
+configure() {
+  local address addresses=
+  if [ -n "${SERVER_ADDRESSES:-}" ] && ! has_ipv6; then
+    for address in ${SERVER_ADDRESSES//,/ }; do
+      case $address in
+      *:*) ;;
+      *) addresses=${addresses:+$addresses, }$address ;;
+      esac
+    done
+    export SERVER_ADDRESSES=$addresses
+  fi
+  "$here/generate-config.sh" "$config"
 }
 
 chains() {
@@ -108,7 +134,7 @@ six() {
 up() {
   mkdir -p "$run"
   chmod 700 "$run"
-  "$here/generate-config.sh" "$config"
+  configure
   # What a gateway that was killed has left: its interface and its rules outlive it.
   ip link delete "$interface" 2>/dev/null || true
   remove_rules
@@ -126,7 +152,7 @@ up() {
 }
 
 sync() {
-  "$here/generate-config.sh" "$config"
+  configure
   wg syncconf "$interface" <(wg-quick strip "$config")
   local address
   for address in ${REVOKED:-}; do

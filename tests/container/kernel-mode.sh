@@ -220,6 +220,38 @@ one_hook() { [ "$(iptables-save | grep -c -- '-j POPUP-FORWARD')" -eq 1 ]; }
 claim "with each rule once" one_hook
 kill -TERM "$gateway"
 wait "$gateway" || true
+
+# The probe asks for what `up` will need, with programs that only write down what they are asked.
+mkdir "$work/stubs"
+for tool in ip iptables; do
+  cat >"$work/stubs/$tool" <<STUB
+#!/bin/sh
+echo "$tool \$*" >>"$work/asked"
+case "\$*" in *"\$REFUSED"*) exit 1 ;; esac
+STUB
+  chmod 700 "$work/stubs/$tool"
+done
+probe_without() { # probe_without WORDS: where what has these words is refused
+  : >"$work/asked"
+  REFUSED=$1 PATH=$work/stubs:$PATH "$scripts/kernel-path.sh" probe
+}
+claim "the probe is content where all can be had" probe_without "nothing at all"
+for words in "link add" "192.0.2.1/32 dev" "2001:db8::1/128 dev" "--table nat" "--table mangle"; do
+  claim "but not without: $words" absent probe_without "$words"
+done
+probe_leaves_nothing() { ! probe_without "192.0.2.1/32 dev" && grep -q '^ip link delete popup-probe' "$work/asked"; }
+claim "and its interface goes in every case" probe_leaves_nothing
+
+# Where IPv6 is disabled, as in many a container.
+for name in all default; do echo 1 >"/proc/sys/net/ipv6/conf/$name/disable_ipv6"; done
+claim "the probe needs no IPv6 where there is none" probe_without "2001:db8::1/128 dev"
+start
+claim "without IPv6 it works all the same" eventually fetch client 203.0.113.10
+claim "the interface has its IPv4 address" grep -q '^Address = 10.8.0.1/24$' "$RUN_DIR/wg0.conf"
+"$scripts/kernel-path.sh" sync
+claim "changed peers make no difference" eventually fetch client 203.0.113.10
+kill -TERM "$gateway"
+wait "$gateway" || true
 ip netns exec client wg-quick down "$work/client.conf" >/dev/null 2>&1 || true
 
 [ "$failures" -eq 0 ] || {

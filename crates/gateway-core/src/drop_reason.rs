@@ -49,7 +49,7 @@ drop_reasons! {
     SpoofedSource => "spoofed_source",
     /// An inner IPv6 packet: there is no way out for it.
     Ipv6Unreachable => "ipv6_unreachable",
-    /// A destination that no client may reach.
+    /// A destination that no client may reach, or a way there of the client's own (source route).
     EgressRefused => "egress_refused",
     /// Another peer, while peers may not reach each other.
     PeerToPeerRefused => "peer_to_peer_refused",

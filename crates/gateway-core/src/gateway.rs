@@ -28,7 +28,9 @@ use crate::shard::{Handover, Others, Shard};
 use crate::tcp::{ConnectFailure, TcpFlows};
 use crate::transmit::{Endpoint, Transmit};
 use crate::udp::UdpMappings;
-use crate::{DropCounters, DropReason, Frame, Limits, RawSettings, Received, Transport};
+use crate::{
+    DropCounters, DropReason, Frame, Limits, PortRefusal, RawSettings, Received, Transport,
+};
 
 /// Borrows the parts of the gateway that a flow table needs, beside the table itself.
 macro_rules! context {
@@ -330,10 +332,16 @@ impl<I: Interface> Gateway<I> {
         }
     }
 
-    /// A port could not be held.
-    pub fn handle_port_refused(&mut self, now: Instant, transport: Transport, port: u16) {
+    /// A port could not be held: what was bound to it ends.
+    pub fn handle_port_refused(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        port: u16,
+        why: PortRefusal,
+    ) {
         if let Some(nat) = &mut self.nat {
-            nat.handle_port_refused(context!(self, now), transport, port);
+            nat.handle_port_refused(context!(self, now), transport, port, why);
         }
     }
 

@@ -30,7 +30,7 @@ pub use boring::{BoringInterface, BoringSession};
 pub use drop_reason::{DropCounters, DropReason};
 pub use gateway::{FlowCounts, Gateway, Settings, WayOut};
 pub use limits::Limits;
-pub use nat::{Frame, Offload, RawSettings, Received, Transport};
+pub use nat::{Frame, Offload, PortRefusal, RawSettings, Received, Transport};
 pub use output::{Command, EchoMapping, TcpFlow, UdpMapping};
 pub use peers::{PeerReport, PeerSpec};
 pub use policy::{EgressPolicy, NeverAllowed, Refusal};

@@ -160,7 +160,9 @@ impl KernelPath {
         let mut revoked = String::new();
         for gone in self.peers.iter().filter(|old| !stays(old)) {
             let _ = write!(revoked, "{} ", gone.ipv4);
-            if let Some(used) = self.used.get_mut(&gone.public_key) {
+            // The interface goes on counting for a key that stays.
+            let key_stays = peers.iter().any(|new| new.public_key == gone.public_key);
+            if !key_stays && let Some(used) = self.used.get_mut(&gone.public_key) {
                 used.settle();
             }
         }

@@ -46,7 +46,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(control::run(settings, prepared)) {
+    let outcome = runtime.block_on(control::run(settings, prepared));
+    // A thread that hangs in the lookup of a name or in a directory cannot be ended, and must not
+    // keep the process beyond its time.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

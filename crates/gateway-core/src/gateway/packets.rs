@@ -182,6 +182,10 @@ impl<I: Interface> Gateway<I> {
         bytes: &mut [u8],
     ) -> Result<(), DropReason> {
         let packet = Parsed::new(bytes)?;
+        if packet.is_source_routed()? {
+            context!(self, now).answer_unreachable(index, &packet, Unreachable::Prohibited);
+            return Err(DropReason::EgressRefused);
+        }
         if packet.destination == self.gateway {
             return self.handle_own_packet(now, index, &packet);
         }

@@ -12,6 +12,15 @@ pub enum Transport {
     Udp,
 }
 
+/// Why a port could not be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortRefusal {
+    /// It is somebody else's, or may not be used. It is not asked for again.
+    Taken,
+    /// The system has nothing left to hold any port with. It may be asked for again later.
+    NoResources,
+}
+
 /// What the `raw` way out is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSettings {
@@ -21,7 +30,8 @@ pub struct RawSettings {
     pub mtu: u16,
     /// The ports that belong to the NAT, apart from those that the system gives to other sockets.
     pub ports: RangeInclusive<u16>,
-    /// Most ports of each transport that may be held at once: each is a descriptor.
+    /// Most ports of each transport that may be held at once: each is a descriptor. One peer gets
+    /// at most three quarters of those of UDP.
     pub held_ports: usize,
 }
 

@@ -27,7 +27,7 @@ mod tracking;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
-pub use frame::{Frame, Offload, RawSettings, Received, Transport};
+pub use frame::{Frame, Offload, PortRefusal, RawSettings, Received, Transport};
 
 use crate::DropReason;
 use crate::context::Context;
@@ -106,6 +106,7 @@ impl Nat {
         cx: &mut Context<'_, S>,
         transport: Transport,
         port: u16,
+        why: PortRefusal,
     ) {
         cx.output.drop(DropReason::SendFailed);
         let protocol = match transport {
@@ -117,7 +118,7 @@ impl Nat {
         for id in self.bindings.select(of_port) {
             self.remove(cx, id);
         }
-        self.ports.refuse(transport, port);
+        self.ports.refuse(cx.now, transport, port, why);
     }
 
     /// The next packet for the network.
@@ -133,8 +134,8 @@ impl Nat {
             cx.release_flow(binding.peer);
         }
         if binding.protocol == Protocol::Udp {
-            self.ports
-                .release_udp(&mut cx.output.commands, binding.port);
+            let commands = &mut cx.output.commands;
+            self.ports.release_udp(commands, binding.peer, binding.port);
         }
     }
 
@@ -181,10 +182,9 @@ impl Nat {
             return Err(DropReason::UnknownFlow);
         }
         cx.claim_flow(peer)?;
-        let Some(port) = self.free_port(cx, protocol, remote) else {
-            cx.release_flow(peer);
-            return Err(DropReason::PortsExhausted);
-        };
+        let port = self
+            .free_port(cx, peer, protocol, remote)
+            .inspect_err(|_| cx.release_flow(peer))?;
         let new = NewBinding {
             protocol,
             inside,
@@ -198,20 +198,22 @@ impl Nat {
     fn free_port<S: Session>(
         &mut self,
         cx: &mut Context<'_, S>,
+        peer: PeerIndex,
         protocol: Protocol,
         remote: SocketAddrV4,
-    ) -> Option<u16> {
+    ) -> Result<u16, DropReason> {
         let bindings = &self.bindings;
         let taken = |port: u16| bindings.of_outside(protocol, port, remote).is_some();
-        let commands = &mut cx.output.commands;
-        match protocol {
-            Protocol::Tcp => self.ports.for_connection(cx.rng, commands, taken),
-            Protocol::Udp => self.ports.for_udp(cx.rng, commands),
+        let (now, commands) = (cx.now, &mut cx.output.commands);
+        let found = match protocol {
+            Protocol::Tcp => self.ports.for_connection(now, cx.rng, commands, taken),
+            Protocol::Udp => return self.ports.for_udp(now, cx.rng, commands, peer),
             Protocol::Echo => {
                 let tries = std::iter::repeat_with(|| cx.random() as u16);
                 tries.take(64).find(|ident| !taken(*ident))
             }
-        }
+        };
+        found.ok_or(DropReason::PortsExhausted)
     }
 
     fn outside(&self, port: u16) -> SocketAddrV4 {

@@ -8,6 +8,12 @@ use super::layout::{set_word, word};
 use super::{IPV4_HEADER, Sum, TTL, UDP_HEADER};
 use crate::DropReason;
 
+// Options of an IPv4 header (RFC 791, section 3.1).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+
 /// Which IP a packet is of, with the addresses cryptokey routing looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -84,6 +90,27 @@ impl<'a> Parsed<'a> {
             payload: &bytes[usize::from(packet.header_len())..usize::from(packet.total_len())],
             bytes: &bytes[..usize::from(packet.total_len())],
         })
+    }
+
+    /// Whether the header asks for a way of the sender's own choice: loose or strict source and
+    /// record route (RFC 791, section 3.1). An address further on that way is not the destination,
+    /// so that nothing which checks destinations has seen it (RFC 7126, sections 4.3 and 4.4).
+    pub(crate) fn is_source_routed(&self) -> Result<bool, DropReason> {
+        let header = &self.bytes[..self.bytes.len() - self.payload.len()];
+        let mut options = header.get(IPV4_HEADER..).unwrap_or_default();
+        let mut found = false;
+        while let [kind, rest @ ..] = options {
+            options = match (*kind, rest) {
+                (END_OF_OPTIONS, _) => break,
+                (NO_OPERATION, _) => rest,
+                (_, [length, ..]) if *length >= 2 => options
+                    .get(usize::from(*length)..)
+                    .ok_or(DropReason::MalformedPacket)?,
+                _ => return Err(DropReason::MalformedPacket),
+            };
+            found |= matches!(*kind, LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE);
+        }
+        Ok(found)
     }
 }
 
@@ -216,7 +243,21 @@ mod tests {
             let _ = version(&bytes);
             if let Ok(packet) = Parsed::new(&bytes) {
                 let _ = udp_payload(&packet);
+                let _ = packet.is_source_routed();
             }
+        }
+
+        #[test]
+        fn arbitrary_options_never_panic_and_a_source_route_first_is_always_found(
+            options in proptest::collection::vec(any::<u8>(), 0..=40),
+            kind in prop_oneof![Just(LOOSE_SOURCE_ROUTE), Just(STRICT_SOURCE_ROUTE)],
+        ) {
+            let packet = with_options(&options);
+            let _ = Parsed::new(&packet).unwrap().is_source_routed();
+            let rest = &options[..options.len().min(36)];
+            let packet = with_options(&[&[1, kind, 3, 4][..], rest].concat());
+            let found = Parsed::new(&packet).unwrap().is_source_routed();
+            prop_assert_ne!(found, Ok(false));
         }
 
         #[test]
@@ -261,6 +302,60 @@ mod tests {
             });
             prop_assert_eq!(last, 1);
             prop_assert_eq!(joined.into_iter().collect::<Option<Vec<u8>>>().unwrap(), &packet[IPV4_HEADER..]);
+        }
+    }
+
+    /// A packet with these options, and zeroes up to a whole number of words.
+    fn with_options(options: &[u8]) -> Vec<u8> {
+        let mut packet = [&[0; IPV4_HEADER][..], options].concat();
+        packet.resize(packet.len().next_multiple_of(4), 0);
+        let header_len = packet.len() as u8;
+        packet.extend(b"payload");
+        write_header(
+            &mut packet,
+            [10, 8, 0, 2].into(),
+            [203, 0, 113, 1].into(),
+            IpProtocol::Udp,
+            7,
+        );
+        let mut header = Ipv4Packet::new_unchecked(&mut packet[..]);
+        header.set_header_len(header_len);
+        header.fill_checksum();
+        packet
+    }
+
+    #[test]
+    fn a_source_route_is_found_among_other_options() {
+        let found = |options: &[u8]| {
+            Parsed::new(&with_options(options))
+                .unwrap()
+                .is_source_routed()
+        };
+        for innocent in [
+            &[] as &[u8],
+            &[1, 1, 1, 1],
+            &[148, 4, 0, 0],
+            &[7, 7, 4, 131, 137, 0, 0, 0],
+            &[0, 131, 3, 4],
+        ] {
+            assert_eq!(found(innocent), Ok(false), "{innocent:?}");
+        }
+        for routed in [
+            &[131, 7, 4, 10, 0, 0, 4][..],
+            &[137, 7, 8, 10, 0, 0, 4, 0],
+            &[1, 148, 4, 0, 0, 137, 3, 4],
+        ] {
+            assert_eq!(found(routed), Ok(true), "{routed:?}");
+        }
+        for malformed in [
+            &[148, 0, 0, 0][..],
+            &[148, 1, 0, 0],
+            &[148, 5, 0, 0],
+            &[131, 3, 4, 148],
+            &[1, 1, 1, 131],
+        ] {
+            let reason = DropReason::MalformedPacket;
+            assert_eq!(found(malformed), Err(reason), "{malformed:?}");
         }
     }
 

@@ -43,7 +43,7 @@ fn any_number_of_short_connections_fits_below_the_limit() {
     let limits = Limits {
         flows: 2,
         flows_per_peer: 2,
-        ..Limits::for_descriptors(1024)
+        ..Limits::for_descriptors(1024, 1)
     };
     let mut world = World::with(1, |settings| settings.limits = limits);
     for _ in 0..20 {

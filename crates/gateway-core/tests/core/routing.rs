@@ -52,6 +52,24 @@ pub(crate) fn udp(source: SocketAddrV4, destination: SocketAddrV4, data: &[u8]) 
     ipv4(*source.ip(), *destination.ip(), IpProtocol::Udp, &payload)
 }
 
+/// Puts options, of a whole number of words, into a packet's header.
+pub(crate) fn with_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut packet = [&packet[..20], options, &packet[20..]].concat();
+    let total = packet.len() as u16;
+    let mut header = Ipv4Packet::new_unchecked(&mut packet[..]);
+    header.set_header_len(20 + options.len() as u8);
+    header.set_total_len(total);
+    header.fill_checksum();
+    packet
+}
+
+/// Options that ask for a way by 10.0.0.4: loose, strict, and behind another.
+pub(crate) const SOURCE_ROUTES: [[u8; 8]; 3] = [
+    [131, 7, 4, 10, 0, 0, 4, 0],
+    [137, 7, 4, 10, 0, 0, 4, 0],
+    [1, 131, 7, 8, 10, 0, 0, 4],
+];
+
 fn ping(source: Ipv4Addr, destination: Ipv4Addr, ident: u16, data: &[u8]) -> Vec<u8> {
     let repr = Icmpv4Repr::EchoRequest {
         ident,
@@ -304,6 +322,32 @@ fn every_refused_class_is_answered_as_prohibited_and_reaches_nothing() {
 }
 
 #[test]
+fn a_way_of_the_peers_own_is_refused_wherever_it_leads() {
+    let mut world = World::with(2, |settings| settings.peer_to_peer = true);
+    let from = SocketAddrV4::new(client(0), 5);
+    for destination in [SERVER, GATEWAY, client(1)] {
+        let plain = udp(from, SocketAddrV4::new(destination, 80), b"x");
+        for route in SOURCE_ROUTES {
+            let before = world.drops(DropReason::EgressRefused);
+            world.inject(0, &with_options(&plain, &route));
+            assert_eq!(world.drops(DropReason::EgressRefused), before + 1);
+            let answers = heard(&mut world, 0);
+            assert_eq!(answers.len(), 1, "{destination} {route:?}");
+            assert_eq!(icmp_kind(&answers[0]), (3, 13), "{destination} {route:?}");
+        }
+    }
+    assert!(world.outside.datagrams.is_empty());
+    assert!(heard(&mut world, 1).is_empty());
+    // Options that ask for no way are no obstacle, and those that make no sense are one.
+    let plain = udp(from, SocketAddrV4::new(SERVER, 80), b"x");
+    world.inject(0, &with_options(&plain, &[148, 4, 0, 0]));
+    assert_eq!(world.outside.datagrams.len(), 1);
+    world.inject(0, &with_options(&plain, &[148, 9, 0, 0]));
+    assert_eq!(world.outside.datagrams.len(), 1);
+    assert_eq!(world.drops(DropReason::MalformedPacket), 1);
+}
+
+#[test]
 fn peers_reach_each_other_only_when_that_is_allowed() {
     let packet = udp(
         SocketAddrV4::new(client(0), 5),
@@ -545,12 +589,12 @@ proptest::proptest! {
     #[test]
     fn arbitrary_inner_packets_never_panic_and_never_reach_closed_ranges(
         mut packet in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120),
-        fix in proptest::prelude::any::<bool>(),
+        fix in proptest::prelude::any::<bool>(), words in 5u8..=15,
     ) {
         let mut world = World::new(1);
         if fix && packet.len() >= 28 {
             let total = packet.len() as u16;
-            packet[0] = 0x45;
+            packet[0] = 0x40 | words.min(packet.len() as u8 / 4);
             packet[12..16].copy_from_slice(&client(0).octets());
             packet[16..20].copy_from_slice(&SERVER.octets());
             let mut header = Ipv4Packet::new_unchecked(&mut packet);

@@ -30,7 +30,7 @@ impl Pair {
                 Settings {
                     networks,
                     policy: EgressPolicy::default(),
-                    limits: Limits::for_descriptors(1024).shared_by(2),
+                    limits: Limits::for_descriptors(1024, 2).shared_by(2),
                     peer_to_peer: true,
                     way_out: WayOut::Sockets { echo: false },
                     shard,

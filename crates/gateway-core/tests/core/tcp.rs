@@ -427,7 +427,7 @@ fn at_the_limit_new_connections_are_refused_and_old_ones_live() {
 fn unfinished_connects_have_a_limit_of_their_own() {
     let limits = Limits {
         half_open_per_peer: 2,
-        ..Limits::for_descriptors(1024)
+        ..Limits::for_descriptors(1024, 1)
     };
     let mut world = World::with(1, |settings| settings.limits = limits);
     world.outside.answer = Answer::Silence;
@@ -443,7 +443,7 @@ fn unfinished_connects_have_a_limit_of_their_own() {
 fn without_memory_for_buffers_a_connect_is_refused() {
     let limits = Limits {
         tcp_buffer_bytes: 0,
-        ..Limits::for_descriptors(1024)
+        ..Limits::for_descriptors(1024, 1)
     };
     let mut world = World::with(1, |settings| settings.limits = limits);
     let handle = world.clients[0].connect(SERVER.parse().unwrap());
@@ -459,7 +459,7 @@ fn without_memory_for_buffers_a_connect_is_refused() {
 fn with_little_memory_left_connections_go_on_in_small_steps() {
     let limits = Limits {
         tcp_buffer_bytes: 80 * 1024, // Four connections' least is 64 KiB.
-        ..Limits::for_descriptors(1024)
+        ..Limits::for_descriptors(1024, 1)
     };
     let mut world = World::with(1, |settings| settings.limits = limits);
     world.outside.greeting = pattern(300_000);

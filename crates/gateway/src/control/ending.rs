@@ -1,6 +1,6 @@
 //! Why the gateway ends.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Why the gateway ends. All of these mean: do not start me again under this lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +29,28 @@ impl Ending {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn terminated() -> Ending {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::warn!("signals cannot be handled; only the lease ends this process");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => Ending::Terminated,
-        _ = interrupt.recv() => Ending::Terminated,
+/// SIGTERM and SIGINT. None is lost that comes after this is made.
+#[derive(Debug)]
+pub(super) struct Signals(Option<[Signal; 2]>);
+
+impl Signals {
+    pub(super) fn new() -> Self {
+        let streams = signal(SignalKind::terminate())
+            .and_then(|terminate| Ok([terminate, signal(SignalKind::interrupt())?]));
+        if let Err(error) = &streams {
+            tracing::warn!("signals do not end this process, only the lease does: {error}");
+        }
+        Self(streams.ok())
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn terminated(&mut self) -> Ending {
+        let Some([terminate, interrupt]) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => Ending::Terminated,
+            _ = interrupt.recv() => Ending::Terminated,
+        }
     }
 }

@@ -15,6 +15,7 @@ use popup_store::{Change, Container, DocumentStore, Expect, StoreError, Stored, 
 use rand::TryRngCore as _;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use tokio::task::spawn_blocking;
 
 const FILE: &str = "private.key";
 /// A key has 44 characters and perhaps a line feed.
@@ -35,13 +36,21 @@ impl KeysApart {
         }
     }
 
-    fn failed(&self, operation: &'static str, error: std::io::Error) -> StoreError {
-        StoreError::Unavailable {
+    /// Works on the key's file on a thread of its own: a share whose server is gone may hang.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let path = self.key.clone();
+        let outcome = spawn_blocking(move || work(&path)).await;
+        let outcome = outcome.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        outcome.map_err(|error| StoreError::Unavailable {
             operation,
             container: Container::Keys.name(),
             name: self.key.display().to_string(),
             source: error.into(),
-        }
+        })
     }
 }
 
@@ -49,7 +58,7 @@ impl KeysApart {
 impl DocumentStore for KeysApart {
     async fn read(&self, container: Container, name: &str) -> Result<Option<Stored>, StoreError> {
         match container {
-            Container::Keys => read(&self.key).map_err(|error| self.failed("read", error)),
+            Container::Keys => self.blocking("read", read).await,
             _ => self.blobs.read(container, name).await,
         }
     }
@@ -71,14 +80,15 @@ impl DocumentStore for KeysApart {
         expect: &Expect,
     ) -> Result<Version, StoreError> {
         match container {
-            Container::Keys => match create(&self.key, bytes) {
-                Ok(true) => Ok(version()),
-                Ok(false) => {
-                    let (container, name) = (container.name(), name.to_owned());
-                    Err(StoreError::Conflict { container, name })
+            Container::Keys => {
+                let bytes = bytes.to_vec();
+                let created = self.blocking("write", move |path| create(path, &bytes));
+                if created.await? {
+                    return Ok(version());
                 }
-                Err(error) => Err(self.failed("write", error)),
-            },
+                let (container, name) = (container.name(), name.to_owned());
+                Err(StoreError::Conflict { container, name })
+            }
             _ => self.blobs.write(container, name, bytes, expect).await,
         }
     }

@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use popup_gateway_core::{BoringInterface, Gateway, PeerSpec, Settings as CoreSettings};
 use popup_model::{PrivateKey, ServerConfig};
 use rand::TryRngCore as _;
+use tokio::task::spawn_blocking;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::io::{self, Input, LoopHandle};
@@ -29,7 +30,7 @@ use crate::kernel_path;
 use crate::settings::{Mode, Settings};
 use crate::uapi;
 use documents::Documents;
-use ending::Ending;
+use ending::{Ending, Signals};
 use lease_clock::LeaseClock;
 use report::Reporter;
 use storage::Storage;
@@ -49,11 +50,24 @@ const EXTENSION: Duration = Duration::from_secs(10);
 
 /// Runs until there is a reason to end.
 pub(crate) async fn run(settings: Settings, prepared: Prepared) -> anyhow::Result<()> {
-    let Some(storage) = Storage::open(&settings)? else {
+    let mut signals = Signals::new();
+    let lease = Arc::new(LeaseClock::new(settings.lease_expires_at));
+    let opening = spawn_blocking(move || (Storage::open(&settings), settings));
+    let (storage, settings) = tokio::select! {
+        opened = opening => opened?,
+        ending = signals.terminated() => {
+            tracing::info!(reason = ending.name(), "the gateway ends before it has its documents");
+            return Ok(());
+        }
+        () = async { sleep(EXTENSION).await; lease.over().await } => {
+            tracing::warn!("the lease is over, and its documents cannot be opened");
+            return Ok(());
+        }
+    };
+    let Some(storage) = storage? else {
         tracing::warn!("another gateway runs in this region; this one ends");
         return Ok(());
     };
-    let lease = Arc::new(LeaseClock::new(settings.lease_expires_at));
     let mut control = Control {
         documents: Documents::new(storage.documents.clone(), &settings),
         reporter: Reporter::new(storage.documents.clone(), &settings),
@@ -66,8 +80,11 @@ pub(crate) async fn run(settings: Settings, prepared: Prepared) -> anyhow::Resul
     if lease.left().is_zero() {
         // A container that is started again after an extension has the first deadline in its
         // environment still.
-        let extension = timeout(EXTENSION, control.follow_lease()).await;
-        if let Ok(Some(ending)) = extension {
+        let ending = tokio::select! {
+            looked = timeout(EXTENSION, control.follow_lease()) => looked.ok().flatten(),
+            ending = signals.terminated() => Some(ending),
+        };
+        if let Some(ending) = ending {
             control.end(&ending).await;
             return Ok(());
         }
@@ -75,7 +92,7 @@ pub(crate) async fn run(settings: Settings, prepared: Prepared) -> anyhow::Resul
     let ending = tokio::select! {
         ending = control.serve() => ending,
         () = lease.over() => Ending::LeaseOver,
-        signal = ending::terminated() => signal,
+        ending = signals.terminated() => ending,
     };
     control.end(&ending).await;
     Ok(())
@@ -198,6 +215,13 @@ impl Control {
             };
             let wanted = self.reporter.admitted(&config, Timestamp::now());
             if wanted != applied || !counters_loaded {
+                if !applied.is_empty()
+                    && let Some(snapshot) = packets.report()
+                {
+                    let forgets = !matches!(self.settings.mode, Mode::Kernel(_));
+                    self.reporter
+                        .keep_leaving(&applied, &wanted, &snapshot, forgets);
+                }
                 packets.send(Input::SetPeers(wanted.clone()));
                 packets.send(Input::AddToCounters(self.reporter.take_counters(&wanted)));
                 applied = wanted;
@@ -237,20 +261,24 @@ impl Control {
             "the gateway ends"
         );
         let snapshot = self.packets.as_ref().and_then(LoopHandle::report);
-        if let Some(packets) = self.packets.take() {
-            packets.stop();
-        }
-        // A fenced gateway no longer owns the status document: it belongs to the next lease.
-        if !matches!(ending, Ending::Fenced)
-            && timeout(
-                LAST_REPORT,
-                self.reporter.last_report(snapshot.as_ref(), ending),
-            )
-            .await
-            .is_err()
-        {
-            tracing::warn!("the last status could not be written in time");
-        }
+        let packets = self.packets.take();
+        // To take the kernel's data path down may take longer than the report may.
+        let stopped = async {
+            if let Some(packets) = packets {
+                let _ = spawn_blocking(move || packets.stop()).await;
+            }
+        };
+        let reported = async {
+            // A fenced gateway no longer owns the status document: it belongs to the next lease.
+            if matches!(ending, Ending::Fenced) {
+                return;
+            }
+            let report = self.reporter.last_report(snapshot.as_ref(), ending);
+            if timeout(LAST_REPORT, report).await.is_err() {
+                tracing::warn!("the last status could not be written in time");
+            }
+        };
+        tokio::join!(stopped, reported);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The status document, and what is carried over from the one before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,9 +32,11 @@ pub(super) struct Reporter {
     started_at: Timestamp,
     pub(super) public_key: Option<PublicKey>,
     version: Option<Version>,
-    /// What peers had used, and when they were last heard, before this start.
+    /// What peers had used, and when they were last heard, before this start or before they were
+    /// last away.
     before: HashMap<PublicKey, PeerStatus>,
     active_before: Option<Timestamp>,
+    /// What the data path is to go on counting from: received, sent.
     not_yet_added: HashMap<PublicKey, (u64, u64)>,
     used: HashMap<PublicKey, u64>,
     written: Option<(Instant, Vec<Landmark>, u64)>,
@@ -48,6 +50,15 @@ fn drops(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         drops.insert("lost_frames".to_owned(), snapshot.lost_frames);
     }
     drops
+}
+
+/// When by the clock, which says `now`, something happened that a snapshot reports.
+fn wall_clock(snapshot: &Snapshot, now: Timestamp) -> impl Fn(Instant) -> Timestamp + use<> {
+    let taken = snapshot.at;
+    move |at| {
+        let ago = taken.saturating_duration_since(at);
+        now - SignedDuration::try_from(ago).unwrap_or(SignedDuration::ZERO)
+    }
 }
 
 /// What in a peer's report is worth an immediate write.
@@ -116,6 +127,46 @@ impl Reporter {
         peers.iter().filter_map(take).collect()
     }
 
+    /// Keeps what is known of peers that are about to go, or to begin anew because they are not
+    /// what they were. `forgets`: the data path does not count on by itself when they come back.
+    pub(super) fn keep_leaving(
+        &mut self,
+        applied: &[PeerSpec],
+        wanted: &[PeerSpec],
+        snapshot: &Snapshot,
+        forgets: bool,
+    ) {
+        let wanted: HashMap<PublicKey, &PeerSpec> =
+            wanted.iter().map(|spec| (spec.public_key, spec)).collect();
+        let leaving: HashSet<PublicKey> = applied
+            .iter()
+            .filter(|spec| wanted.get(&spec.public_key) != Some(spec))
+            .map(|spec| spec.public_key)
+            .collect();
+        let wall = wall_clock(snapshot, Timestamp::now());
+        self.note_used(snapshot);
+        for peer in &snapshot.peers {
+            if !leaving.contains(&peer.public_key) {
+                continue;
+            }
+            self.active_before = self.active_before.max(peer.active_at.map(&wall));
+            let status = self.status_of(peer, &wall);
+            if forgets {
+                let counted = (status.rx_bytes, status.tx_bytes);
+                self.not_yet_added.insert(peer.public_key, counted);
+            }
+            self.before.insert(peer.public_key, status);
+        }
+    }
+
+    /// What counts against quotas only grows.
+    fn note_used(&mut self, snapshot: &Snapshot) {
+        for peer in &snapshot.peers {
+            let used = self.used.entry(peer.public_key).or_default();
+            *used = (*used).max(peer.rx_bytes + peer.tx_bytes);
+        }
+    }
+
     /// The peers who may connect now: not expired, and within their quota.
     pub(super) fn admitted(&self, config: &ServerConfig, now: Timestamp) -> Vec<PeerSpec> {
         config
@@ -141,10 +192,7 @@ impl Reporter {
 
     /// Writes the status if it is due, or if something that matters has changed.
     pub(super) async fn report(&mut self, config: &ServerConfig, snapshot: &Snapshot) {
-        for peer in &snapshot.peers {
-            self.used
-                .insert(peer.public_key, peer.rx_bytes + peer.tx_bytes);
-        }
+        self.note_used(snapshot);
         let landmarks: Vec<Landmark> = snapshot
             .peers
             .iter()
@@ -187,18 +235,10 @@ impl Reporter {
         ended: Option<End>,
     ) -> StatusDocument {
         let now = Timestamp::now();
-        let wall = |at: Instant| {
-            let ago = snapshot.map_or(Duration::ZERO, |snapshot| {
-                snapshot.at.saturating_duration_since(at)
-            });
-            now - SignedDuration::try_from(ago).unwrap_or(SignedDuration::ZERO)
-        };
-        let reports: &[PeerReport] = snapshot.map_or(&[], |snapshot| &snapshot.peers);
-        let active = reports
-            .iter()
-            .filter_map(|peer| peer.active_at)
-            .max()
-            .map(wall);
+        let active = snapshot.and_then(|snapshot| {
+            let times = snapshot.peers.iter().filter_map(|peer| peer.active_at);
+            times.max().map(wall_clock(snapshot, now))
+        });
         let FlowCounts { tcp, udp, icmp } =
             snapshot.map(|snapshot| snapshot.flows).unwrap_or_default();
         let flows = [("tcp", tcp), ("udp", udp), ("icmp", icmp)];
@@ -215,7 +255,7 @@ impl Reporter {
             ready: snapshot.is_some() && ended.is_none(),
             config_revision: revision,
             active_at: active.max(self.active_before),
-            peers: self.peers(reports, wall),
+            peers: self.peers(snapshot, now),
             drops: snapshot.map(drops).unwrap_or_default(),
             flows: flows
                 .map(|(kind, count)| (kind.to_owned(), count as u64))
@@ -227,34 +267,37 @@ impl Reporter {
         }
     }
 
-    /// Every peer of the loop, and those from before that are not connected, so that their
-    /// counters survive.
-    fn peers(
-        &self,
-        reports: &[PeerReport],
-        wall: impl Fn(Instant) -> Timestamp,
-    ) -> Vec<PeerStatus> {
-        let live = reports.iter().map(|peer| {
-            let before = self.before.get(&peer.public_key);
-            PeerStatus {
-                public_key: peer.public_key,
-                endpoint: peer.endpoint,
-                latest_handshake: peer
-                    .latest_handshake
-                    .map(&wall)
-                    .or_else(|| before.and_then(|before| before.latest_handshake)),
-                rx_bytes: peer.rx_bytes,
-                tx_bytes: peer.tx_bytes,
-            }
+    /// Every peer of the loop, and those that are not connected, so that their counters survive.
+    fn peers(&self, snapshot: Option<&Snapshot>, now: Timestamp) -> Vec<PeerStatus> {
+        let live: Vec<PeerStatus> = snapshot.map_or_else(Vec::new, |snapshot| {
+            let wall = wall_clock(snapshot, now);
+            let reports = snapshot.peers.iter();
+            reports.map(|peer| self.status_of(peer, &wall)).collect()
         });
-        let known: std::collections::HashSet<PublicKey> =
-            reports.iter().map(|peer| peer.public_key).collect();
+        let known: HashSet<PublicKey> = live.iter().map(|peer| peer.public_key).collect();
         let gone = self
             .before
             .values()
             .filter(|peer| !known.contains(&peer.public_key))
             .cloned();
-        live.chain(gone).take(popup_model::MAX_PEERS).collect()
+        live.into_iter()
+            .chain(gone)
+            .take(popup_model::MAX_PEERS)
+            .collect()
+    }
+
+    fn status_of(&self, peer: &PeerReport, wall: impl Fn(Instant) -> Timestamp) -> PeerStatus {
+        let before = self.before.get(&peer.public_key);
+        PeerStatus {
+            public_key: peer.public_key,
+            endpoint: peer.endpoint,
+            latest_handshake: peer
+                .latest_handshake
+                .map(wall)
+                .or_else(|| before.and_then(|before| before.latest_handshake)),
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+        }
     }
 
     fn is_of_a_successor(&self, bytes: &[u8]) -> bool {
@@ -300,5 +343,111 @@ impl Reporter {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use popup_gateway_core::DropCounters;
+    use popup_model::PrivateKey;
+    use popup_store::DirectoryStore;
+
+    use super::*;
+
+    fn reporter(directory: &std::path::Path) -> Reporter {
+        let lookup = |name: &str| match name {
+            "VPN_STATE_DIR" => Some(directory.display().to_string()),
+            "LEASE_ID" => Some(LeaseId::generate().to_string()),
+            "LEASE_EXPIRES_AT" => Some("2026-01-02T03:04:05Z".to_owned()),
+            _ => None,
+        };
+        let settings = Settings::from_environment(&lookup).unwrap();
+        let store = DirectoryStore::open(directory).unwrap();
+        Reporter::new(Arc::new(store), &settings)
+    }
+
+    fn spec(host: u8) -> PeerSpec {
+        PeerSpec {
+            public_key: PrivateKey::generate().public_key(),
+            preshared_key: None,
+            ipv4: [10, 8, 0, host].into(),
+            ipv6: format!("fd00:8::{host}").parse().unwrap(),
+            mtu: 1420,
+        }
+    }
+
+    fn snapshot(peers: &[(&PeerSpec, u64, u64)]) -> Snapshot {
+        let at = Instant::now();
+        let report = |(spec, rx_bytes, tx_bytes): &(&PeerSpec, u64, u64)| PeerReport {
+            public_key: spec.public_key,
+            ipv4: spec.ipv4,
+            ipv6: spec.ipv6,
+            endpoint: None,
+            latest_handshake: Some(at),
+            active_at: Some(at),
+            rx_bytes: *rx_bytes,
+            tx_bytes: *tx_bytes,
+        };
+        Snapshot {
+            at,
+            peers: peers.iter().map(report).collect(),
+            drops: DropCounters::default(),
+            flows: FlowCounts::default(),
+            lost_frames: 0,
+        }
+    }
+
+    fn counters(document: &StatusDocument, spec: &PeerSpec) -> (u64, u64) {
+        let of_spec = |peer: &&PeerStatus| peer.public_key == spec.public_key;
+        let peer = document.peers.iter().find(of_spec).unwrap();
+        assert!(peer.latest_handshake.is_some());
+        (peer.rx_bytes, peer.tx_bytes)
+    }
+
+    #[test]
+    fn what_a_peer_has_used_stays_while_it_is_away_and_when_it_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(directory.path());
+        let (stays, goes) = (spec(2), spec(3));
+        let both = [stays.clone(), goes.clone()];
+        let before = snapshot(&[(&stays, 1, 2), (&goes, 10, 20)]);
+        reporter.keep_leaving(&both, &both[..1], &before, true);
+        let after = snapshot(&[(&stays, 3, 4)]);
+        let document = reporter.document(1, Some(&after), None);
+        assert_eq!(counters(&document, &stays), (3, 4));
+        assert_eq!(counters(&document, &goes), (10, 20));
+        assert_eq!(reporter.take_counters(&both), [(goes.public_key, 10, 20)]);
+        assert_eq!(reporter.take_counters(&both), [], "once");
+        assert_eq!(reporter.used[&goes.public_key], 30);
+        let returned = snapshot(&[(&stays, 3, 4), (&goes, 0, 0)]);
+        reporter.note_used(&returned);
+        assert_eq!(
+            reporter.used[&goes.public_key], 30,
+            "quotas do not begin anew"
+        );
+    }
+
+    #[test]
+    fn a_peer_that_is_changed_goes_on_counting() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reporter = reporter(directory.path());
+        let old = spec(2);
+        let new = PeerSpec {
+            mtu: 1280,
+            ..old.clone()
+        };
+        let before = snapshot(&[(&old, 10, 20)]);
+        let (old, new) = ([old], [new]);
+        reporter.keep_leaving(&old, &old, &before, true);
+        assert_eq!(reporter.take_counters(&old), [], "nothing has changed");
+        reporter.keep_leaving(&old, &new, &before, true);
+        assert_eq!(reporter.take_counters(&new), [(new[0].public_key, 10, 20)]);
+        // The kernel's path remembers by itself.
+        reporter.keep_leaving(&new, &[], &before, false);
+        assert_eq!(reporter.take_counters(&new), []);
+        let nobody = snapshot(&[]);
+        let document = reporter.document(1, Some(&nobody), None);
+        assert_eq!(counters(&document, &new[0]), (10, 20));
+        assert!(document.active_at.is_some(), "somebody was active");
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn open(
         }
         Err(reason) => Err(reason),
     };
-    let limits = Limits::for_descriptors(descriptors);
+    let limits = Limits::for_descriptors(descriptors, shards.len());
     let sockets = shards.iter().copied().zip(wireguard);
     Ok(match raw {
         Ok((paths, proof)) => Way {

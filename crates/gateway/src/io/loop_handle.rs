@@ -107,8 +107,10 @@ impl LoopHandle {
         let (reply, reports) = std::sync::mpsc::sync_channel(self.ends.len());
         self.send(Input::Report(reply));
         let mut sum: Option<Snapshot> = None;
+        let deadline = Instant::now() + REPORT;
         for _ in &self.ends {
-            let report = reports.recv_timeout(REPORT).ok()?;
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let report = reports.recv_timeout(patience).ok()?;
             match &mut sum {
                 Some(sum) => sum.add(report),
                 None => sum = Some(report),

@@ -13,7 +13,7 @@ use popup_gateway_core::{BoringInterface, Command, Endpoint, Gateway, Handover, 
 
 use super::echo_sockets::EchoSockets;
 use super::loop_handle::{Input, LoopEnd, LoopHandle, Snapshot};
-use super::raw::RawPath;
+use super::raw::{RawPath, refusal};
 use super::registry::{Owner, Registry};
 use super::splices::Splices;
 use super::udp_sockets::UdpSockets;
@@ -367,7 +367,7 @@ impl PacketLoop {
                 let held = self.raw.as_mut().map(|raw| raw.hold(transport, port));
                 if let Some(Err(error)) = held {
                     tracing::debug!("cannot hold a port: {error}");
-                    gateway.handle_port_refused(now, transport, port);
+                    gateway.handle_port_refused(now, transport, port, refusal(&error));
                 }
             }
             Command::PortClose { transport, port } => {

@@ -58,6 +58,16 @@ impl WireGuardSocket {
     /// `count` sockets share the port, one for each loop, and the kernel chooses between them by
     /// the session that a datagram is for. Where it cannot, the loops hand datagrams over.
     pub(crate) fn bind(port: u16, count: usize) -> io::Result<Vec<Self>> {
+        let port = match count {
+            0 | 1 => port,
+            // Sockets that share a port let in those of any other process of this user
+            // (SO_REUSEPORT, socket(7)); one that does not finds out whether somebody has it.
+            _ => {
+                let (alone, _) = Self::open_any(port, false)?;
+                let bound = alone.local_addr()?.as_socket();
+                bound.map_or(port, |address| address.port())
+            }
+        };
         let sockets: Vec<Self> = (0..count)
             .map(|_| Self::bind_one(port, count > 1))
             .collect::<io::Result<_>>()?;
@@ -70,14 +80,7 @@ impl WireGuardSocket {
     }
 
     fn bind_one(port: u16, shared: bool) -> io::Result<Self> {
-        let any = (Ipv6Addr::UNSPECIFIED, port).into();
-        let (socket, ipv6) = match Self::open(Domain::IPV6, any, shared) {
-            Err(error) if no_ipv6(&error) => {
-                let any = (Ipv4Addr::UNSPECIFIED, port).into();
-                (Self::open(Domain::IPV4, any, shared)?, false)
-            }
-            opened => (opened?, true),
-        };
+        let (socket, ipv6) = Self::open_any(port, shared)?;
         let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
         let _ = socket.set_send_buffer_size(BUFFER_BYTES);
         let socket = std::net::UdpSocket::from(socket);
@@ -93,6 +96,18 @@ impl WireGuardSocket {
             state,
             ipv6,
         })
+    }
+
+    /// A socket at every address of this host, and whether IPv6 is among them.
+    fn open_any(port: u16, shared: bool) -> io::Result<(Socket, bool)> {
+        let any = (Ipv6Addr::UNSPECIFIED, port).into();
+        match Self::open(Domain::IPV6, any, shared) {
+            Err(error) if no_ipv6(&error) => {
+                let any = (Ipv4Addr::UNSPECIFIED, port).into();
+                Ok((Self::open(Domain::IPV4, any, shared)?, false))
+            }
+            opened => Ok((opened?, true)),
+        }
     }
 
     fn open(domain: Domain, address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -270,6 +285,25 @@ mod tests {
         let (mut buffers, mut got) = (ReceiveBuffers::default(), Vec::new());
         while sockets[0].receive(&mut buffers, |_, _, datagram| got.push(datagram.to_vec())) {}
         got
+    }
+
+    #[test]
+    fn a_port_is_one_gateways_alone_however_many_sockets_it_has() {
+        let port_of = |socket: &WireGuardSocket| socket.socket.local_addr().unwrap().port();
+        for count in [1, 2] {
+            let first = WireGuardSocket::bind(0, count).unwrap();
+            let port = port_of(&first[0]);
+            assert_eq!(first.len(), count);
+            assert!(first.iter().all(|socket| port_of(socket) == port));
+            for second in [1, 2] {
+                let refused = WireGuardSocket::bind(port, second).map(drop);
+                let kind = refused.map_err(|error| error.kind());
+                let taken = Err(io::ErrorKind::AddrInUse);
+                assert_eq!(kind, taken, "{count}, then {second}");
+            }
+            drop(first);
+            assert_eq!(WireGuardSocket::bind(port, count).unwrap().len(), count);
+        }
     }
 
     #[test]

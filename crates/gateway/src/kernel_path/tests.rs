@@ -68,6 +68,41 @@ fn counters_survive_a_peer_that_goes_and_comes_back() {
     assert_eq!(used.before, (15, 27));
 }
 
+#[test]
+fn a_peer_that_gets_another_address_is_counted_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let KernelSettings { script, run_dir } = recorder(directory.path());
+    std::fs::create_dir(&run_dir).unwrap();
+    let peer = spec(2);
+    let counted = Dumped {
+        rx_bytes: 5,
+        tx_bytes: 7,
+        ..Dumped::default()
+    };
+    let used = Used {
+        seen: Some(counted),
+        ..Used::default()
+    };
+    let mut path = KernelPath {
+        interface: "wg0".to_owned(),
+        script: Script {
+            program: script,
+            variables: Vec::new(),
+        },
+        run_dir,
+        peers: vec![peer.clone()],
+        used: HashMap::from([(peer.public_key, used)]),
+    };
+    let moved = PeerSpec {
+        ipv4: [10, 8, 0, 9].into(),
+        ..peer.clone()
+    };
+    path.set_peers(vec![moved], "sync").unwrap();
+    assert_eq!(path.used[&peer.public_key].before, (0, 0));
+    path.set_peers(Vec::new(), "sync").unwrap();
+    assert_eq!(path.used[&peer.public_key].before, (5, 7));
+}
+
 /// A script that writes down what it was asked, in place of the real one.
 fn recorder(directory: &Path) -> KernelSettings {
     use std::os::unix::fs::PermissionsExt as _;

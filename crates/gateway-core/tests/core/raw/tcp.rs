@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use popup_gateway_core::{DropReason, Received};
+use popup_gateway_core::{DropReason, PortRefusal, Received};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
@@ -387,7 +387,7 @@ fn a_refused_port_is_not_used_again() {
     let (transport, port) = *world.outside.ports.iter().next().unwrap();
     world
         .gateway
-        .handle_port_refused(world.now, transport, port);
+        .handle_port_refused(world.now, transport, port, PortRefusal::Taken);
     assert_eq!(world.gateway.flow_counts().tcp, 0);
     world.inject(0, &segment(TcpControl::Syn, 0, None, &[]));
     assert_ne!(ends(&world.frames.pop().unwrap().packet).0.port(), port);

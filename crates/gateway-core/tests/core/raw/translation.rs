@@ -7,7 +7,7 @@ use popup_gateway_core::{DropReason, Received, Transport};
 use smoltcp::wire::Ipv4Packet;
 
 use super::{OUTSIDE, REMOTE, ends, heard, inside, raw_world};
-use crate::routing::udp;
+use crate::routing::{SOURCE_ROUTES, udp, with_options};
 use crate::support::{World, peer_spec};
 
 fn send(world: &mut World, port: u16, to: SocketAddrV4, data: &[u8]) -> SocketAddrV4 {
@@ -160,6 +160,30 @@ fn what_no_client_may_reach_is_refused_here_too() {
 }
 
 #[test]
+fn a_way_of_the_peers_own_is_refused_here_too() {
+    let mut world = raw_world(1);
+    let plain = udp(inside(0, 5000), REMOTE, b"x");
+    for (n, route) in SOURCE_ROUTES.iter().enumerate() {
+        world.inject(0, &with_options(&plain, route));
+        assert_eq!(world.drops(DropReason::EgressRefused), n as u64 + 1);
+        let answers = heard(&mut world, 0);
+        assert_eq!(answers.len(), 1);
+        assert_eq!((answers[0][9], &answers[0][20..22]), (1, &[3, 13][..]));
+    }
+    assert!(world.frames.is_empty() && world.outside.ports.is_empty());
+    let fragments = in_fragments(&udp(inside(0, 5000), REMOTE, &[7; 2000]), 1400);
+    for fragment in fragments {
+        world.inject(0, &with_options(&fragment, &SOURCE_ROUTES[0]));
+    }
+    assert!(world.frames.is_empty(), "nor in pieces");
+    world.inject(0, &with_options(&plain, &[148, 4, 0, 0]));
+    assert_eq!(world.frames.len(), 1, "other options pass");
+    world.inject(0, &with_options(&plain, &[148, 9, 0, 0]));
+    assert_eq!(world.frames.len(), 1);
+    assert_eq!(world.drops(DropReason::MalformedPacket), 1);
+}
+
+#[test]
 fn a_peer_that_goes_takes_its_bindings_and_leaves_the_others_alone() {
     let mut world = raw_world(2);
     send(&mut world, 5000, REMOTE, b"one");
@@ -170,6 +194,23 @@ fn a_peer_that_goes_takes_its_bindings_and_leaves_the_others_alone() {
     world.drain();
     assert_eq!(world.gateway.flow_counts().udp, 1);
     assert_eq!(world.outside.ports.len(), 1);
+}
+
+#[test]
+fn one_peer_leaves_udp_ports_to_the_others() {
+    let mut world = raw_world(2);
+    for port in 0..400 {
+        world.inject(0, &udp(inside(0, 5000 + port), REMOTE, b"x"));
+    }
+    assert_eq!(world.outside.ports.len(), 384, "of 512");
+    assert_eq!(world.drops(DropReason::PeerFlowLimit), 16);
+    assert_eq!(world.gateway.flow_counts().udp, 384);
+    world.frames.clear();
+    world.inject(1, &udp(inside(1, 5000), REMOTE, b"y"));
+    assert_eq!(world.frames.len(), 1);
+    world.run_for(Duration::from_secs(301));
+    world.frames.clear();
+    send(&mut world, 6000, REMOTE, b"what has ended counts no more");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl World {
         let mut settings = Settings {
             networks,
             policy,
-            limits: Limits::for_descriptors(1024),
+            limits: Limits::for_descriptors(1024, 1),
             peer_to_peer: false,
             way_out: popup_gateway_core::WayOut::Sockets { echo: true },
             shard: Shard::default(),

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd as _;
 
-use popup_gateway_core::Transport;
+use popup_gateway_core::{PortRefusal, Transport};
 use rand::RngCore as _;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -55,6 +55,14 @@ impl HeldPorts {
 
     pub(super) fn release(&mut self, transport: Transport, port: u16) {
         self.held.remove(&(transport, port));
+    }
+}
+
+/// What it means that a port cannot be held.
+pub(in crate::io) fn refusal(error: &io::Error) -> PortRefusal {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE | libc::EACCES) => PortRefusal::Taken,
+        _ => PortRefusal::NoResources,
     }
 }
 
@@ -120,6 +128,21 @@ mod tests {
     }
 
     #[test]
+    fn only_a_port_that_is_somebody_elses_is_lost_for_good() {
+        for (number, meaning) in [
+            (libc::EADDRINUSE, PortRefusal::Taken),
+            (libc::EACCES, PortRefusal::Taken),
+            (libc::EMFILE, PortRefusal::NoResources),
+            (libc::ENFILE, PortRefusal::NoResources),
+            (libc::ENOBUFS, PortRefusal::NoResources),
+            (libc::ENOMEM, PortRefusal::NoResources),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(refusal(&error), meaning, "{error}");
+        }
+    }
+
+    #[test]
     fn a_held_tcp_port_neither_accepts_nor_refuses() {
         let (_held, address) = holding(Transport::Tcp);
         let connect = TcpStream::connect_timeout(&address.into(), Duration::from_millis(300));
@@ -146,7 +169,7 @@ mod tests {
         let (mut held, address) = holding(Transport::Tcp);
         let mut other = HeldPorts::new(LOCALHOST);
         let refused = other.hold(Transport::Tcp, address.port()).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(refusal(&refused), PortRefusal::Taken);
         held.release(Transport::Tcp, address.port());
         other.hold(Transport::Tcp, address.port()).unwrap();
     }

@@ -24,10 +24,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
-use popup_gateway_core::{Frame, RawSettings, Received, Shard, Transport};
+use popup_gateway_core::{Frame, Limits, RawSettings, Received, Shard, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use held_ports::HeldPorts;
+pub(super) use held_ports::refusal;
 use netlink::Netlink;
 use network::{Network, NoWayOut};
 use next_hop::{Hop, NextHops};
@@ -38,8 +39,8 @@ pub(crate) use self_test::Proof;
 /// different remotes.
 const MOST_HELD: usize = 8_192;
 
-/// Descriptors kept back for all else.
-const RESERVED_DESCRIPTORS: usize = 128;
+/// Ports of each transport that a loop may try to hold however few descriptors there are.
+const FEWEST_HELD: usize = 16;
 
 /// Why packets cannot leave this way.
 #[derive(Debug, thiserror::Error)]
@@ -102,12 +103,12 @@ impl RawSockets {
     ) -> Result<(RawPath, Proof), Unavailable> {
         let outside = self.hops.outside();
         let block = port_block::choose(&ports_of_others(taken)).ok_or(Unavailable::NoPorts)?;
-        let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS);
+        let descriptors = Limits::descriptors_for_flows(descriptors, shard.count());
         let settings = RawSettings {
             address: outside.address,
             mtu: outside.mtu,
             ports: port_block::share(&block, shard.index(), shard.count()),
-            held_ports: MOST_HELD.min(descriptors / 2) / shard.count(),
+            held_ports: (MOST_HELD.min(descriptors / 2) / shard.count()).max(FEWEST_HELD),
         };
         tracing::info!(
             interface = outside.name,

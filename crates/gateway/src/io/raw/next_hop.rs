@@ -26,6 +26,9 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Neighbours that are remembered; Linux itself keeps 1024 (`gc_thresh3`).
 const MOST_NEIGHBOURS: usize = 4_096;
 
+/// Set in the first byte of an Ethernet address that many share (the I/G bit of IEEE 802).
+const GROUP: u8 = 1;
+
 /// How a packet is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hop {
@@ -161,6 +164,9 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<(Ipv4Addr, Neighbour)> {
             _ => {}
         }
     }
+    // A group is nobody to route by, and everybody on the link would hear what is for one
+    // (RFC 1812, section 3.3.2).
+    let mac = mac.filter(|mac| mac[0] & GROUP == 0);
     Some((address?, Neighbour { mac: mac?, stale }))
 }
 
@@ -192,6 +198,15 @@ mod tests {
         assert!(neighbour.stale && neighbour.mac == [2, 0, 0, 0, 0, 9]);
         let reachable = neighbour_of(&message(NeighbourState::Reachable)).unwrap();
         assert!(!reachable.1.stale);
+    }
+
+    #[test]
+    fn a_neighbour_whose_address_is_a_groups_is_none() {
+        for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 9], [3, 0, 0, 0, 0, 1]] {
+            let mut message = message(NeighbourState::Permanent);
+            message.attributes[1] = NeighbourAttribute::LinkLayerAddress(group.to_vec());
+            assert_eq!(neighbour_of(&message), None, "{group:?}");
+        }
     }
 
     #[test]

@@ -12,11 +12,13 @@
 //! frames are what does not get through.
 
 use std::net::{SocketAddrV4, TcpStream};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use popup_gateway_core::{Frame, Transport};
 use rand::Rng as _;
 
+use super::held_ports::HeldPorts;
 use super::{RawPath, Unavailable};
 
 /// How long each repetition of the SYN and of the probe is waited for.
@@ -44,29 +46,36 @@ pub(crate) enum Proof {
     Untested(&'static str),
 }
 
-/// Opens a connection to `target` and looks whether it lives.
+/// Sees whether ports can be held, opens a connection to `target`, and looks whether it lives.
 pub(super) fn run(path: &mut RawPath, target: Option<SocketAddrV4>) -> Result<Proof, Unavailable> {
-    let Some(target) = target else {
-        return Ok(Proof::Untested("there is nothing to test against"));
+    let ports = path.settings.ports.clone();
+    let udp = hold_any(&mut path.held, Transport::Udp, &ports)?;
+    path.release(Transport::Udp, udp);
+    let port = hold_any(&mut path.held, Transport::Tcp, &ports)?;
+    let outcome = match target {
+        None => Ok(Proof::Untested("there is nothing to test against")),
+        Some(target) => Attempt {
+            own: SocketAddrV4::new(path.settings.address, port),
+            target,
+            path,
+            sequence: rand::rng().random(),
+            acknowledged: 0,
+        }
+        .run(),
     };
-    let port = hold_any(path)?;
-    let mut attempt = Attempt {
-        own: SocketAddrV4::new(path.settings.address, port),
-        target,
-        path,
-        sequence: rand::rng().random(),
-        acknowledged: 0,
-    };
-    let outcome = attempt.run();
     path.release(Transport::Tcp, port);
     outcome
 }
 
-fn hold_any(path: &mut RawPath) -> Result<u16, Unavailable> {
+fn hold_any(
+    held: &mut HeldPorts,
+    transport: Transport,
+    ports: &RangeInclusive<u16>,
+) -> Result<u16, Unavailable> {
     let mut tries = 8;
     loop {
-        let port = rand::rng().random_range(path.settings.ports.clone());
-        match path.hold(Transport::Tcp, port) {
+        let port = rand::rng().random_range(ports.clone());
+        match held.hold(transport, port) {
             Ok(()) => return Ok(port),
             Err(_) if tries > 0 => tries -= 1,
             Err(error) => return Err(Unavailable::system("hold a port", error)),
@@ -237,6 +246,20 @@ fn segment_of(packet: &[u8], from: SocketAddrV4, to: SocketAddrV4) -> Option<Seg
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_no_port_can_be_held_that_is_said() {
+        let ports = 20_000..=20_999;
+        for transport in [Transport::Tcp, Transport::Udp] {
+            // An address of nobody's here (RFC 5737).
+            let mut held = HeldPorts::new([192, 0, 2, 1].into());
+            let refused = hold_any(&mut held, transport, &ports);
+            assert!(matches!(refused, Err(Unavailable::System { .. })));
+            let mut held = HeldPorts::new([127, 0, 0, 1].into());
+            let port = hold_any(&mut held, transport, &ports).unwrap();
+            assert!(ports.contains(&port));
+        }
+    }
 
     #[test]
     fn a_segment_is_read_as_it_was_written_and_only_by_its_connection() {
