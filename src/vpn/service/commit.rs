@@ -118,17 +118,21 @@ impl Attempt {
             }
             self.service.yield_to_others().await;
         };
-        let mut lease = self.service.documents.lease(&self.region).await?;
-        match &lease.document.operation {
-            Some(current) if current.id == *operation => {}
-            None if lease.document.lease.is_none() => return Err(Error::Interrupted),
-            _ => return Ok(None),
-        }
-        let now = self.service.clock.now();
-        let begun = lease::start(&mut lease.document, id.clone(), &self.request, now);
-        if !self.service.documents.save_lease(&lease).await? {
-            return Ok(None);
-        }
+        let begun = loop {
+            let mut lease = self.service.documents.lease(&self.region).await?;
+            match &lease.document.operation {
+                Some(current) if current.id == *operation => {}
+                None if lease.document.lease.is_none() => return Err(Error::Interrupted),
+                _ => return Ok(None),
+            }
+            let now = self.service.clock.now();
+            let begun = lease::start(&mut lease.document, id.clone(), &self.request, now);
+            if self.service.documents.save_lease(&lease).await? {
+                break begun;
+            }
+            // Whoever was faster may have been a stop, which is answered by now.
+            self.service.yield_to_others().await;
+        };
         info!(region = %self.region, lease_id = %begun.id, "a lease has begun");
         Ok(Some(Committed {
             lease: begun,

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::testing::{Fault, MemoryStore, SimulatedBackend, TokioClock};
+use crate::vpn::lease;
 use crate::vpn::request::{PeerRequest, PeerWish, StartRequest};
 use crate::vpn::status::State;
 

@@ -76,3 +76,18 @@ async fn a_start_during_a_stop_waits_for_its_end_and_starts_anew() {
     assert!(start.begun && start.ready && start.lease.id != old.lease.id);
     assert_eq!((world.backend.created(), world.backend.running()), (2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_right_before_a_start_writes_its_lease_wins() {
+    let world = World::new();
+    let at = world.clock.now();
+    world.store.intrude_after(2, move |lease| {
+        let mut lease = LeaseDocument::from_json(lease).unwrap();
+        assert!(lease::revoke(&mut lease, at, StopReason::Requested));
+        lease.to_json().unwrap()
+    });
+    let error = world.start(nothing_said()).await.unwrap_err();
+    assert_eq!(error.code(), "Interrupted");
+    assert!(world.lease().lease.is_none() && world.peers().is_empty());
+    assert_eq!(world.backend.created(), 0);
+}
