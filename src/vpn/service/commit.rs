@@ -1,7 +1,7 @@
 //! The part of a start that writes: the peer, then the lease.
 
 use popup_model::document::Work;
-use popup_model::{LeaseId, ServerConfig};
+use popup_model::{LeaseId, Region, ServerConfig};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -86,7 +86,7 @@ impl Attempt {
         mut config: Versioned<ServerConfig>,
     ) -> Result<Option<Committed>, Error> {
         // On a copy first: what cannot work must not even claim.
-        self.prepare(&mut config.document)?;
+        self.prepare(&mut config.document).await?;
         let Some(operation) = self.service.claim(view, Work::Begin).await? else {
             return Ok(None);
         };
@@ -107,7 +107,7 @@ impl Attempt {
     ) -> Result<Option<Committed>, Error> {
         let config = loop {
             let mut config = self.service.config().await?;
-            let (placed, changed) = self.prepare(&mut config.document)?;
+            let (placed, changed) = self.prepare(&mut config.document).await?;
             if !changed && config.document.revision > 0 {
                 self.placed = self.placed.take().or(placed);
                 break config.document;
@@ -157,16 +157,48 @@ impl Attempt {
     }
 
     /// The configuration a new VPN needs; whether that changed anything.
-    fn prepare(&self, config: &mut ServerConfig) -> Result<(Option<Placed>, bool), Error> {
-        let options = &self.service.options;
+    async fn prepare(&self, config: &mut ServerConfig) -> Result<(Option<Placed>, bool), Error> {
         let forgotten = peers::forget_unanswered(config, self.service.clock.now());
-        let adopted = peers::adopt_settings(config, options.network, &options.ports)? || forgotten;
+        let adopted = self.adopt_settings(config).await? || forgotten;
         if self.placed.is_some() {
             return Ok((None, adopted));
         }
         let placed = self.place(config, true)?;
         let changed = placed.as_ref().is_some_and(|placed| placed.changed);
         Ok((placed, adopted || changed))
+    }
+
+    /// Brings the configuration in line with the settings. All regions share it, so it stays as it
+    /// is while a gateway elsewhere works with it: that one keeps the ports it was started with.
+    async fn adopt_settings(&self, config: &mut ServerConfig) -> Result<bool, Error> {
+        let options = &self.service.options;
+        let mut changed = config.clone();
+        let adopted = peers::adopt_settings(&mut changed, options.network, &options.ports);
+        if matches!(adopted, Ok(false)) {
+            return Ok(false);
+        }
+        if let Some(other) = self.leased_elsewhere().await? {
+            info!(region = %self.region, %other, "new settings wait for the end of another VPN");
+            return Ok(false);
+        }
+        adopted?;
+        *config = changed;
+        Ok(true)
+    }
+
+    /// Another region in which a gateway may run.
+    async fn leased_elsewhere(&self) -> Result<Option<&Region>, Error> {
+        let now = self.service.clock.now();
+        for region in &self.service.options.regions {
+            if *region == self.region {
+                continue;
+            }
+            let lease = self.service.documents.lease(region).await?.document.lease;
+            if lease.is_some_and(|lease| now < lease.expires_at) {
+                return Ok(Some(region));
+            }
+        }
+        Ok(None)
     }
 
     fn place(&self, config: &mut ServerConfig, automatic: bool) -> Result<Option<Placed>, Error> {

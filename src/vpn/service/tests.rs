@@ -61,7 +61,11 @@ impl World {
 
     /// A further handler process over the same documents and gateways.
     fn another_handler(&self) -> Arc<Service> {
-        let options = options("10.8.0.0/24");
+        self.handler_with(options("10.8.0.0/24"))
+    }
+
+    /// The same with other settings.
+    fn handler_with(&self, options: Options) -> Arc<Service> {
         let (store, backend) = (self.store.clone(), self.backend.clone());
         Arc::new(Service::new(store, backend, self.clock.clone(), options))
     }
