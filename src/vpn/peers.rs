@@ -59,6 +59,10 @@ pub struct Placed {
     pub private_key: Option<PrivateKey>,
     /// Whether keys were set, so that there is a configuration to give.
     pub changed: bool,
+    /// Whether the server configuration has to be written.
+    pub to_save: bool,
+    /// Until when its start may be answered: tells this placing from another with the same key.
+    pub until: Timestamp,
 }
 
 /// Adds a peer, or gives an existing one new keys, or finds that there is nothing to do.
@@ -76,12 +80,17 @@ pub fn place(
     let existing = config.peers.iter().position(|peer| peer.name == name);
     let previous = existing.map(|index| config.peers[index].clone());
     if let Some(peer) = previous.as_ref().filter(|_| !wish.replace) {
+        // Who sends the peer's own key has it: there is nothing to take back any more.
+        let owned = wish.public_key == Some(peer.public_key);
+        let to_save = owned && take_note(config, &peer.public_key).is_some();
         let (peer, previous) = (peer.clone(), previous.clone());
         return Ok(Placed {
             peer,
             previous,
             private_key: None,
             changed: false,
+            to_save,
+            until: moment.answer_until,
         });
     }
 
@@ -143,13 +152,17 @@ pub fn place(
         previous,
         private_key,
         changed: true,
+        to_save: true,
+        until: moment.answer_until,
     })
 }
 
-/// Takes back what [`place`] did, if it is still there; false when there is nothing to take back.
+/// Takes back what [`place`] did, unless that start was answered or another has placed the same
+/// key since; false when there is nothing to take back.
 pub fn unplace(config: &mut ServerConfig, placed: &Placed) -> bool {
     let key = &placed.peer.public_key;
-    if !placed.changed || !config.peers.iter().any(|peer| peer.public_key == *key) {
+    let own = |note: &Unanswered| note.public_key == *key && note.until == placed.until;
+    if !placed.changed || !config.unanswered.iter().any(own) {
         return false;
     }
     take_note(config, key);
@@ -157,12 +170,14 @@ pub fn unplace(config: &mut ServerConfig, placed: &Placed) -> bool {
     true
 }
 
-/// Notes that the start of the peer with this key is answered; whether that changed anything.
+/// Notes that the start of a peer with these keys is answered; whether that changed anything.
 /// `None` when there is no such peer any more.
-pub fn confirm(config: &mut ServerConfig, key: &PublicKey) -> Option<bool> {
-    let noted = take_note(config, key).is_some();
-    let there = config.peers.iter().any(|peer| peer.public_key == *key);
-    there.then_some(noted)
+pub fn confirm(config: &mut ServerConfig, peer: &Peer) -> Option<bool> {
+    let same = |other: &Peer| {
+        other.public_key == peer.public_key && other.preshared_key == peer.preshared_key
+    };
+    let there = config.peers.iter().any(same);
+    there.then(|| take_note(config, &peer.public_key).is_some())
 }
 
 /// Takes back the peers whose starts have died; false when there are none.

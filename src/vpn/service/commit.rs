@@ -53,7 +53,7 @@ impl Attempt {
             // Without a peer nobody can use it: the start that made it has died.
             let unused = config.document.peers.is_empty();
             let placed = self.place(&mut config.document, unused)?;
-            let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.changed);
+            let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.to_save);
             if changed && !self.save_peer(&mut config, &placed).await? {
                 return Ok(None);
             }
@@ -164,7 +164,7 @@ impl Attempt {
             return Ok((None, adopted));
         }
         let placed = self.place(config, true)?;
-        let changed = placed.as_ref().is_some_and(|placed| placed.changed);
+        let changed = placed.as_ref().is_some_and(|placed| placed.to_save);
         Ok((placed, adopted || changed))
     }
 

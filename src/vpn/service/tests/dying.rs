@@ -1,5 +1,7 @@
 //! Handlers that die before their answer: nobody has the key of their peer.
 
+use popup_model::{PrivateKey, PublicKey};
+
 use super::super::start::Attempt;
 use super::*;
 
@@ -87,4 +89,42 @@ async fn a_start_whose_peer_was_replaced_meanwhile_gives_no_dead_configuration()
     });
     assert_eq!(first.unwrap_err().code(), "PeerChanged");
     assert!(has_config(&second));
+}
+
+/// For a peer that brings its own key.
+fn with_key(public_key: PublicKey, replace: bool) -> StartRequest {
+    let wish = PeerWish {
+        name: Some("phone".parse().unwrap()),
+        public_key: Some(public_key),
+        replace,
+        ..PeerWish::default()
+    };
+    StartRequest {
+        peer: PeerRequest::Wanted(wish),
+        ..StartRequest::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_preshared_key_was_replaced_meanwhile_gives_no_dead_configuration() {
+    let world = World::new();
+    let key = PrivateKey::generate().public_key();
+    world.backend.set_start_time(Duration::from_secs(30));
+    let (first, second) = tokio::join!(world.start(with_key(key, true)), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.start(with_key(key, true)).await
+    });
+    assert_eq!(first.unwrap_err().code(), "PeerChanged");
+    assert!(has_config(&second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_peer_of_a_dead_start_stays_when_the_owner_of_its_key_asks_again() {
+    let world = World::new();
+    let key = PrivateKey::generate().public_key();
+    dies_after_writing(&world, &with_key(key, false)).await;
+    assert!(world.start(with_key(key, false)).await.unwrap().ready);
+    tokio::time::sleep(LONG_DEAD).await;
+    world.service.tick().await;
+    assert_eq!(world.peers(), ["phone"]);
 }
