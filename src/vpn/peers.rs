@@ -73,6 +73,9 @@ pub fn place(
     keys: &FreshKeys,
     moment: Moment,
 ) -> Result<Placed, Error> {
+    if let Some(placed) = placed_before(config, wish, keys, moment) {
+        return Ok(placed);
+    }
     let name = match &wish.name {
         Some(name) => name.clone(),
         None => free_name(config),
@@ -94,8 +97,7 @@ pub fn place(
         });
     }
 
-    let private_key = wish.public_key.is_none().then(|| keys.private.clone());
-    let public_key = wish.public_key.unwrap_or_else(|| keys.private.public_key());
+    let (public_key, preshared_key, private_key) = key_set(wish, keys);
     let owner = config
         .peers
         .iter()
@@ -103,7 +105,6 @@ pub fn place(
     if let Some(owner) = owner {
         return Err(Error::PeerExists(owner.name.clone()));
     }
-    let preshared_key = wish.preshared_key.then(|| keys.preshared.clone());
     let peer = match (&previous, existing) {
         (Some(previous), Some(index)) => {
             let client = shape(previous.client.clone(), client);
@@ -155,6 +156,45 @@ pub fn place(
         to_save: true,
         until: moment.answer_until,
     })
+}
+
+/// What an earlier write of the same start has placed, whose answer got lost.
+fn placed_before(
+    config: &ServerConfig,
+    wish: &PeerWish,
+    keys: &FreshKeys,
+    moment: Moment,
+) -> Option<Placed> {
+    let (public_key, preshared_key, private_key) = key_set(wish, keys);
+    let own = |peer: &&Peer| peer.public_key == public_key && peer.preshared_key == preshared_key;
+    let peer = config.peers.iter().find(own)?;
+    let own =
+        |note: &&Unanswered| note.public_key == public_key && note.until == moment.answer_until;
+    let note = config.unanswered.iter().find(own)?;
+    let wanted = wish.name.as_ref().is_none_or(|name| *name == peer.name);
+    wanted.then(|| Placed {
+        peer: peer.clone(),
+        previous: note.previous.clone(),
+        private_key,
+        changed: true,
+        to_save: false,
+        until: moment.answer_until,
+    })
+}
+
+/// The public, the preshared and the private key of the peer that is wished for.
+fn key_set(
+    wish: &PeerWish,
+    keys: &FreshKeys,
+) -> (PublicKey, Option<PresharedKey>, Option<PrivateKey>) {
+    let preshared_key = wish.preshared_key.then(|| keys.preshared.clone());
+    match wish.public_key {
+        Some(public_key) => (public_key, preshared_key, None),
+        None => {
+            let private_key = keys.private.clone();
+            (private_key.public_key(), preshared_key, Some(private_key))
+        }
+    }
 }
 
 /// Takes back what [`place`] did, unless that start was answered or another has placed the same

@@ -345,3 +345,30 @@ fn a_removed_peer_leaves_no_note() {
     assert!(config.unanswered.is_empty());
     assert_eq!(confirm(&mut config, &phone), None);
 }
+
+#[test]
+fn a_start_finds_what_it_has_placed_itself() {
+    let mut config = config("10.8.0.0/24");
+    let old = put(&mut config, &named("phone")).unwrap().peer;
+    confirm(&mut config, &old);
+    let own = PrivateKey::generate().public_key();
+    let wishes = [
+        PeerWish::default(),
+        named("laptop"),
+        replacing("phone"),
+        owned("tablet", own, false),
+    ];
+    for wish in wishes {
+        let keys = FreshKeys::generate();
+        let mut again = || place(&mut config, &wish, &ClientWish::default(), &keys, moment());
+        let (first, second) = (again().unwrap(), again().unwrap());
+        assert_eq!(second.peer, first.peer, "{wish:?}");
+        assert_eq!(second.previous, first.previous, "{wish:?}");
+        assert!(second.changed && !second.to_save, "{wish:?}");
+        assert_eq!(
+            second.private_key.map(|key| key.public_key()),
+            first.private_key.map(|key| key.public_key())
+        );
+    }
+    assert_eq!(config.peers.len(), 4);
+}

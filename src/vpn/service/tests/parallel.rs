@@ -124,3 +124,21 @@ async fn a_claim_left_by_a_dead_handler_holds_others_only_until_its_deadline() {
     let waited = begun.elapsed().as_secs();
     assert!((29..=32).contains(&waited), "{waited} s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_peer_was_written_without_its_knowing_still_gives_its_configuration() {
+    for (request, before) in [(nothing_said(), 1), (named("laptop"), 0)] {
+        let world = World::new();
+        if before == 0 {
+            world.start(named("phone")).await.unwrap();
+        }
+        world.store.overtake_after(before, |config| {
+            let mut config = ServerConfig::from_json(config).unwrap();
+            config.revision += 1;
+            config.to_json().unwrap()
+        });
+        let started = world.start(request).await;
+        assert!(has_config(&started), "{started:?}");
+        assert_eq!(world.peers().len(), 2 - before);
+    }
+}
