@@ -44,9 +44,11 @@ impl Attempt {
         view: View,
         mut config: Versioned<ServerConfig>,
     ) -> Result<Option<Committed>, Error> {
-        if matches!(self.request.peer, PeerRequest::Unsaid) {
-            // A claim of ours was lost to the one who started it: one configuration is enough.
+        if matches!(self.request.peer, PeerRequest::Unsaid) && self.placed.is_some() {
+            // A claim of ours was lost to the one who started it: one configuration is enough. What
+            // was read still has this peer.
             self.take_back().await;
+            return Ok(None);
         }
         if self.placed.is_none() {
             let forgotten = peers::forget_unanswered(&mut config.document, view.now);

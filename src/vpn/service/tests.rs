@@ -12,7 +12,7 @@ mod waiting;
 use std::collections::{HashMap, HashSet};
 
 use popup_model::document::Work;
-use popup_model::{Control as _, LeaseDocument, StopReason};
+use popup_model::{Control as _, LeaseDocument, LeaseId, StopReason};
 use tokio::time::Instant;
 
 use super::*;

@@ -142,3 +142,18 @@ async fn a_start_whose_peer_was_written_without_its_knowing_still_gives_its_conf
         assert_eq!(world.peers().len(), 2 - before);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_loses_to_one_for_nobody_still_gives_a_configuration() {
+    let world = World::new();
+    let at = world.clock.now();
+    world.store.intrude_after(2, move |lease| {
+        let mut lease = LeaseDocument::from_json(lease).unwrap();
+        lease::start(&mut lease, LeaseId::generate(), &nobody(), at);
+        lease.to_json().unwrap()
+    });
+    let started = world.start(nothing_said()).await;
+    assert!(has_config(&started), "{started:?}");
+    assert!(!started.unwrap().begun);
+    assert_eq!((world.peers().len(), world.backend.created()), (1, 1));
+}
