@@ -31,6 +31,8 @@ pub enum Fault {
     DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
+    /// `observe` fails where there is a gateway.
+    ObserveUnavailableOnceCreated,
     /// `observe` fails for good, with this reason.
     ObserveRefused(&'static str),
     /// `observe` is refused, to be asked again after this many seconds.
@@ -264,6 +266,10 @@ impl Backend for SimulatedBackend {
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError> {
         self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
+            return Err(Self::error("observe", region, false, "injected"));
+        }
+        if matches!(self.fault(), Some(Fault::ObserveUnavailableOnceCreated)) && self.running() > 0
+        {
             return Err(Self::error("observe", region, false, "injected"));
         }
         if let Some(Fault::ObserveRefused(why)) = self.fault() {

@@ -142,7 +142,10 @@ impl Service {
             .create(region, &lease, &config.document, until)
             .await
         {
-            Ok(()) => self.release(region, &operation, None).await?,
+            Ok(()) => {
+                self.created().insert(region.clone(), lease.id);
+                self.release(region, &operation, None).await?;
+            }
             Err(error) if error.permanent => {
                 let detail = error.source.to_string();
                 warn!(%region, %error, "the gateway cannot be created");

@@ -9,10 +9,10 @@ mod stopping;
 mod ticking;
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use popup_model::document::Work;
-use popup_model::{Control as _, LeaseDocument, LeaseId, StopReason};
+use popup_model::{Control as _, LeaseDocument, StopReason};
 use tokio::time::Instant;
 
 use super::*;
