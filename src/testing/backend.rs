@@ -353,7 +353,7 @@ impl Backend for SimulatedBackend {
         Ok(())
     }
 
-    async fn delete(&self, region: &Region) -> Result<(), BackendError> {
+    async fn delete(&self, region: &Region, _until: Instant) -> Result<(), BackendError> {
         tokio::task::yield_now().await;
         if matches!(self.fault(), Some(Fault::DeleteUnavailable(faulty)) if faulty == *region) {
             return Err(Self::error("delete", region, false, "injected"));

@@ -89,10 +89,10 @@ impl Attempt {
     ) -> Result<Option<Committed>, Error> {
         // On a copy first: what cannot work must not even claim.
         self.prepare(&mut config.document).await?;
-        let Some(operation) = self.service.claim(view, Work::Begin).await? else {
+        let Some(claim) = self.service.claim(view, Work::Begin).await? else {
             return Ok(None);
         };
-        let id = LeaseId::generate();
+        let (operation, id) = (claim.id, LeaseId::generate());
         let outcome = self.begin_claimed(&operation, &id).await;
         if !matches!(outcome, Ok(Some(_))) {
             // A write whose answer got lost may have been done.

@@ -157,3 +157,16 @@ async fn a_start_that_loses_to_one_for_nobody_still_gives_a_configuration() {
     assert!(!started.unwrap().begun);
     assert_eq!((world.peers().len(), world.backend.created()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_acts_stops_before_others_take_the_claim_for_over() {
+    let world = World::new();
+    let view = world.service.look(&"local".parse().unwrap()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let claim = world.service.claim(view, Work::Create).await;
+    let until = claim.unwrap().unwrap().until;
+    let left = until.duration_since(Instant::now()).as_secs_f64();
+    assert!((14.9..=15.0).contains(&left), "{left} s");
+    let deadline = world.lease().operation.unwrap().deadline;
+    assert_eq!(deadline.duration_since(world.clock.now()).as_secs(), 20);
+}
