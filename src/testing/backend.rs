@@ -61,6 +61,7 @@ struct State {
     fault: Option<Fault>,
     created: usize,
     deleted: usize,
+    observed: usize,
     idle: bool,
 }
 
@@ -109,6 +110,11 @@ impl SimulatedBackend {
     /// How many were ever deleted.
     pub fn deleted(&self) -> usize {
         self.state().deleted
+    }
+
+    /// How often it was looked.
+    pub fn observed(&self) -> usize {
+        self.state().observed
     }
 
     /// How many there are.
@@ -264,6 +270,7 @@ impl SimulatedBackend {
 #[async_trait]
 impl Backend for SimulatedBackend {
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError> {
+        self.state().observed += 1;
         self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
             return Err(Self::error("observe", region, false, "injected"));

@@ -14,6 +14,9 @@ use super::error::RequestError;
 const AZURE_ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 const LOCATION: HeaderName = HeaderName::from_static("location");
 
+/// The longest wait that is believed: nobody waits longer, and no sum of times overflows by it.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// An operation under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
@@ -58,7 +61,7 @@ impl Operation {
 /// In seconds; dates are not used by ARM here.
 pub(super) fn retry_after(headers: &Headers) -> Option<Duration> {
     let seconds = headers.get_optional_str(&RETRY_AFTER)?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
 #[derive(Deserialize)]
@@ -128,6 +131,24 @@ mod tests {
             ] {
                 assert_eq!(announced(name, foreign), None, "{foreign}");
             }
+        }
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_an_hour() {
+        for (asked, wait) in [
+            ("7", Some(7)),
+            ("3601", Some(3600)),
+            ("18446744073709551615", Some(3600)),
+            ("Fri, 02 Jan 2026 03:04:05 GMT", None),
+        ] {
+            let mut headers = Headers::new();
+            headers.insert("retry-after", asked);
+            assert_eq!(
+                retry_after(&headers),
+                wait.map(Duration::from_secs),
+                "{asked}"
+            );
         }
     }
 
