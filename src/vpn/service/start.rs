@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const RESERVE: Duration = Duration::from_secs(5);
 /// How long after its answer was due a request may be taken for dead. Long enough for storage to
 /// come back, and for clocks that differ.
-const DEAD_AFTER: Duration = Duration::from_secs(60);
+const DEAD_AFTER: Duration = Duration::from_secs(300);
 /// How long the answer waits for storage to take note of it.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// How long one who does not want to wait waits for the gateway to be asked for.
