@@ -10,6 +10,7 @@ use azure_core::http::headers::{HeaderName, Headers, RETRY_AFTER};
 use serde::Deserialize;
 
 use super::error::RequestError;
+use super::model::or_default;
 
 const AZURE_ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 const LOCATION: HeaderName = HeaderName::from_static("location");
@@ -68,13 +69,14 @@ pub(super) fn retry_after(headers: &Headers) -> Option<Duration> {
 struct Body {
     status: Option<String>,
     error: Option<RequestError>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     properties: Properties,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Properties {
+    #[serde(deserialize_with = "or_default")]
     events: Vec<super::Event>,
 }
 
@@ -161,6 +163,10 @@ mod tests {
             read(200, r#"{"status":"Pending"}"#),
             OperationStatus::Running(None)
         );
+        for properties in ["null", r#"{"events":null}"#] {
+            let pending = format!(r#"{{"status":"Pending","properties":{properties}}}"#);
+            assert_eq!(read(200, &pending), OperationStatus::Running(None));
+        }
         assert_eq!(
             read(200, r#"{"status":"Succeeded"}"#),
             OperationStatus::Succeeded
@@ -172,5 +178,8 @@ mod tests {
             message: "none left".into(),
         };
         assert_eq!(read(200, failed), OperationStatus::Failed(error));
+        let silent = r#"{"status":"Failed","error":{"code":null,"message":null}}"#;
+        let error = RequestError::default();
+        assert_eq!(read(200, silent), OperationStatus::Failed(error));
     }
 }
