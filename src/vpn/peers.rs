@@ -13,12 +13,15 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use popup_model::document::{Extra, Unanswered};
 use popup_model::{
-    ClientSettings, Control as _, MAX_PEERS, Peer, PeerName, PresharedKey, PrivateKey, PublicKey,
-    ServerConfig, TunnelNetworks,
+    ClientSettings, Control as _, DocumentError, MAX_DOCUMENT_BYTES, MAX_PEERS, Peer, PeerName,
+    PresharedKey, PrivateKey, PublicKey, ServerConfig, TunnelNetworks,
 };
 
 use super::request::{ClientWish, PeerWish};
 use crate::error::Error;
+
+/// What a full configuration can still grow by: the digits of its revision, and settings.
+const SPARE_BYTES: usize = 1024;
 
 /// Keys made in advance for one request, however often it has to try.
 #[derive(Debug)]
@@ -76,6 +79,22 @@ pub fn place(
     if let Some(placed) = placed_before(config, wish, keys, moment) {
         return Ok(placed);
     }
+    let mut changed = config.clone();
+    let placed = place_anew(&mut changed, wish, client, keys, moment)?;
+    if placed.changed && !has_room(&changed)? {
+        return Err(Error::TooManyPeers);
+    }
+    *config = changed;
+    Ok(placed)
+}
+
+fn place_anew(
+    config: &mut ServerConfig,
+    wish: &PeerWish,
+    client: &ClientWish,
+    keys: &FreshKeys,
+    moment: Moment,
+) -> Result<Placed, Error> {
     let name = match &wish.name {
         Some(name) => name.clone(),
         None => free_name(config),
@@ -156,6 +175,15 @@ pub fn place(
         to_save: true,
         until: moment.answer_until,
     })
+}
+
+/// Whether a configuration is not too long to be written and read.
+fn has_room(config: &ServerConfig) -> Result<bool, Error> {
+    match config.to_json() {
+        Ok(bytes) => Ok(bytes.len() + SPARE_BYTES <= MAX_DOCUMENT_BYTES),
+        Err(DocumentError::TooLarge { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What an earlier write of the same start has placed, whose answer got lost.

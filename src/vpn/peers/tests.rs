@@ -372,3 +372,26 @@ fn a_start_finds_what_it_has_placed_itself() {
     }
     assert_eq!(config.peers.len(), 4);
 }
+
+#[test]
+fn peers_that_the_document_has_no_room_for_are_refused() {
+    let mut config = config("10.8.0.0/24");
+    let client = ClientWish {
+        dns: Some(vec![std::net::IpAddr::from([192, 168, 100, 100]); 10_000]),
+        ..ClientWish::default()
+    };
+    let put = |config: &mut ServerConfig, wish: &PeerWish| {
+        place(config, wish, &client, &FreshKeys::generate(), moment())
+    };
+    let refused = loop {
+        let before = config.clone();
+        if let Err(error) = put(&mut config, &PeerWish::default()) {
+            assert_eq!(config, before);
+            break error;
+        }
+        config.to_json().unwrap();
+    };
+    assert!(matches!(refused, Error::TooManyPeers), "{refused}");
+    assert!((2..10).contains(&config.peers.len()));
+    assert!(!put(&mut config, &named("peer-1")).unwrap().changed);
+}
