@@ -78,7 +78,10 @@ pub enum Error {
     )]
     NetworkExhausted(Ipv4Net),
     /// No room is left for a new peer.
-    #[error("there are {MAX_PEERS} peers, and no more are possible: delete one")]
+    #[error(
+        "there is no room for this peer: {MAX_PEERS} are possible at most, and fewer the longer their \
+         lists of networks and resolvers are; delete one"
+    )]
     TooManyPeers,
     /// Nobody of that name.
     #[error("there is no peer {0}; GET /api/vpn-peers lists them")]

@@ -232,14 +232,7 @@ impl AzureBackend {
                     failure,
                 });
             }
-            if Instant::now() + UNDER_WAY >= until {
-                let text = "there is no time left to ask for the group".to_owned();
-                return Err(ArmError {
-                    operation: "create",
-                    resource: name,
-                    failure: Failure::Unreachable(text),
-                });
-            }
+            check_time("create", &name, until)?;
             let error = match self.arm.create(&name, &request).await {
                 Ok(operation) => {
                     self.remember(region, Some(lease.id.clone()), operation);
@@ -257,10 +250,11 @@ impl AzureBackend {
         }
     }
 
-    async fn remove(&self, region: &Region) -> Result<(), ArmError> {
+    async fn remove(&self, region: &Region, until: Instant) -> Result<(), ArmError> {
         let name = group::name(region);
         let deadline = Instant::now() + PATIENCE;
         loop {
+            check_time("delete", &name, until)?;
             let error = match self.arm.delete(&name).await {
                 Ok(operation) => {
                     self.remember(region, None, operation);
@@ -277,6 +271,19 @@ impl AzureBackend {
             }
         }
     }
+}
+
+/// Fails when a request that is sent now may still be under way when others may act.
+fn check_time(operation: &'static str, name: &str, until: Instant) -> Result<(), ArmError> {
+    if Instant::now() + UNDER_WAY < until {
+        return Ok(());
+    }
+    let text = "there is no time left to ask for it".to_owned();
+    Err(ArmError {
+        operation,
+        resource: name.to_owned(),
+        failure: Failure::Unreachable(text),
+    })
 }
 
 /// How long until the same request may work; `None` when it will not.
@@ -361,8 +368,8 @@ impl Backend for AzureBackend {
         Ok(())
     }
 
-    async fn delete(&self, region: &Region) -> Result<(), BackendError> {
-        self.remove(region)
+    async fn delete(&self, region: &Region, until: Instant) -> Result<(), BackendError> {
+        self.remove(region, until)
             .await
             .map_err(|error| backend_error("delete", region, error))
     }

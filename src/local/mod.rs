@@ -238,7 +238,7 @@ impl Backend for LocalBackend {
             .map_err(|e| failed("create", region, false, e))
     }
 
-    async fn delete(&self, region: &Region) -> Result<(), BackendError> {
+    async fn delete(&self, region: &Region, _until: Instant) -> Result<(), BackendError> {
         let error = |e| failed("delete", region, false, e);
         let run = locked(&self.runs).remove(region);
         let path = self.lock_path(region, "gateway");

@@ -57,7 +57,7 @@ async fn a_gateway_that_exits_with_0_stays_down_until_it_is_deleted() {
         phase: Phase::Ended(None),
     };
     assert_eq!(backend.observe(&region()).await.unwrap().group, ended);
-    backend.delete(&region()).await.unwrap();
+    backend.delete(&region(), in_time()).await.unwrap();
     assert_eq!(
         backend.observe(&region()).await.unwrap().group,
         Group::Absent

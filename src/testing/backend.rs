@@ -31,6 +31,8 @@ pub enum Fault {
     DeleteUnavailable(Region),
     /// `observe` fails.
     ObserveUnavailable,
+    /// `observe` fails where there is a gateway.
+    ObserveUnavailableOnceCreated,
     /// `observe` fails for good, with this reason.
     ObserveRefused(&'static str),
     /// `observe` is refused, to be asked again after this many seconds.
@@ -59,6 +61,7 @@ struct State {
     fault: Option<Fault>,
     created: usize,
     deleted: usize,
+    observed: usize,
     idle: bool,
 }
 
@@ -107,6 +110,11 @@ impl SimulatedBackend {
     /// How many were ever deleted.
     pub fn deleted(&self) -> usize {
         self.state().deleted
+    }
+
+    /// How often it was looked.
+    pub fn observed(&self) -> usize {
+        self.state().observed
     }
 
     /// How many there are.
@@ -262,8 +270,13 @@ impl SimulatedBackend {
 #[async_trait]
 impl Backend for SimulatedBackend {
     async fn observe(&self, region: &Region) -> Result<Sighting, BackendError> {
+        self.state().observed += 1;
         self.answers(region).await;
         if matches!(self.fault(), Some(Fault::ObserveUnavailable)) {
+            return Err(Self::error("observe", region, false, "injected"));
+        }
+        if matches!(self.fault(), Some(Fault::ObserveUnavailableOnceCreated)) && self.running() > 0
+        {
             return Err(Self::error("observe", region, false, "injected"));
         }
         if let Some(Fault::ObserveRefused(why)) = self.fault() {
@@ -347,7 +360,7 @@ impl Backend for SimulatedBackend {
         Ok(())
     }
 
-    async fn delete(&self, region: &Region) -> Result<(), BackendError> {
+    async fn delete(&self, region: &Region, _until: Instant) -> Result<(), BackendError> {
         tokio::task::yield_now().await;
         if matches!(self.fault(), Some(Fault::DeleteUnavailable(faulty)) if faulty == *region) {
             return Err(Self::error("delete", region, false, "injected"));

@@ -1,6 +1,7 @@
 //! A store in memory that can be made to fail.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,24 @@ use async_trait::async_trait;
 use popup_store::{Container, DocumentStore, Expect, StoreError, Stored, Version};
 
 type Key = (Container, String);
+
+/// What another writer makes of a document.
+type Change = Box<dyn FnOnce(&[u8]) -> Vec<u8> + Send>;
+
+/// Another writer, who gets in between a read and a write.
+struct Intrusion {
+    /// How many writes come before.
+    after: usize,
+    /// Whether the write that meets it is done first.
+    overtakes: bool,
+    change: Change,
+}
+
+impl fmt::Debug for Intrusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Intrusion(after {})", self.after)
+    }
+}
 
 /// Documents in memory.
 #[derive(Debug, Default)]
@@ -24,6 +43,7 @@ struct State {
     writes_fail_from: Option<usize>,
     /// The write that is done without anybody being told.
     lost_answer: Option<usize>,
+    intrusion: Option<Intrusion>,
     reads_fail: bool,
     silent: bool,
 }
@@ -39,6 +59,35 @@ impl MemoryStore {
     pub fn lose_answer_after(&self, successes: usize) {
         let mut state = self.state();
         state.lost_answer = Some(state.writes + successes);
+    }
+
+    /// Lets another writer change the document of the first write to `control` after `successes`
+    /// more ones of any kind, right before it.
+    pub fn intrude_after(
+        &self,
+        successes: usize,
+        change: impl FnOnce(&[u8]) -> Vec<u8> + Send + 'static,
+    ) {
+        self.set_intrusion(successes, false, Box::new(change));
+    }
+
+    /// The same right after that write, which is answered as if it had come too late.
+    pub fn overtake_after(
+        &self,
+        successes: usize,
+        change: impl FnOnce(&[u8]) -> Vec<u8> + Send + 'static,
+    ) {
+        self.set_intrusion(successes, true, Box::new(change));
+    }
+
+    fn set_intrusion(&self, successes: usize, overtakes: bool, change: Change) {
+        let mut state = self.state();
+        let after = state.writes + successes;
+        state.intrusion = Some(Intrusion {
+            after,
+            overtakes,
+            change,
+        });
     }
 
     /// Whether reads fail.
@@ -112,6 +161,23 @@ impl DocumentStore for MemoryStore {
         self.answers().await;
         let mut state = self.state();
         let key = (container, name.to_owned());
+        let writes = state.writes;
+        let meets = |intrusion: &mut Intrusion| {
+            container == Container::Control && writes >= intrusion.after
+        };
+        if let Some(intrusion) = state.intrusion.take_if(meets) {
+            state.versions += 1;
+            let version = state.versions;
+            let before = match intrusion.overtakes {
+                true => bytes,
+                false => {
+                    let found = state.documents.get(&key);
+                    found.map(|(_, bytes)| bytes.as_slice()).unwrap_or_default()
+                }
+            };
+            let after = (intrusion.change)(before);
+            state.documents.insert(key.clone(), (version, after));
+        }
         let found = state
             .documents
             .get(&key)

@@ -30,8 +30,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
         until: Instant,
     ) -> Result<(), BackendError>;
 
-    /// Deletes whatever is there; fine when nothing is.
-    async fn delete(&self, region: &Region) -> Result<(), BackendError>;
+    /// Deletes whatever is there; fine when nothing is. Nothing is asked for at `until` or later,
+    /// when there may be another gateway.
+    async fn delete(&self, region: &Region, until: Instant) -> Result<(), BackendError>;
 
     /// Whether the host of a gateway that runs leads clients to it by now.
     async fn is_reachable(&self, _sighting: &Sighting) -> bool {

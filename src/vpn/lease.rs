@@ -98,13 +98,14 @@ pub fn finish(
 /// Does what a stop asks for: takes away the lease, or the claim of a start that has none yet, or
 /// at least the failure that nobody has seen so far. False when there is nothing to change.
 ///
-/// Nothing is done outside under the claim of a start, so it may go at any time.
+/// Nothing is done outside under the claim of a start, so it may go at any time. An overdue one
+/// goes, too: its start may only be slow.
 pub fn revoke(document: &mut LeaseDocument, now: Timestamp, reason: StopReason) -> bool {
     if finish(document, now, reason, None) {
         return true;
     }
     let begins = |operation: &Operation| operation.work == Work::Begin;
-    if is_claimed(document, now) && document.operation.as_ref().is_some_and(begins) {
+    if document.operation.as_ref().is_some_and(begins) {
         document.operation = None;
         return true;
     }
@@ -224,5 +225,13 @@ mod tests {
             assert_eq!(changed, goes, "{work:?}");
             assert_eq!(is_claimed(&document, now()), !goes, "{work:?}");
         }
+    }
+
+    #[test]
+    fn a_stop_takes_the_claim_of_a_start_that_is_overdue() {
+        let mut document = LeaseDocument::new("local".parse().unwrap());
+        claim(&mut document, LeaseId::generate(), Work::Begin, now());
+        assert!(revoke(&mut document, now(), StopReason::Requested));
+        assert_eq!(document.operation, None);
     }
 }

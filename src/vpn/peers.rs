@@ -13,12 +13,15 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use popup_model::document::{Extra, Unanswered};
 use popup_model::{
-    ClientSettings, Control as _, MAX_PEERS, Peer, PeerName, PresharedKey, PrivateKey, PublicKey,
-    ServerConfig, TunnelNetworks,
+    ClientSettings, Control as _, DocumentError, MAX_DOCUMENT_BYTES, MAX_PEERS, Peer, PeerName,
+    PresharedKey, PrivateKey, PublicKey, ServerConfig, TunnelNetworks,
 };
 
 use super::request::{ClientWish, PeerWish};
 use crate::error::Error;
+
+/// What a full configuration can still grow by: the digits of its revision, and settings.
+const SPARE_BYTES: usize = 1024;
 
 /// Keys made in advance for one request, however often it has to try.
 #[derive(Debug)]
@@ -59,10 +62,33 @@ pub struct Placed {
     pub private_key: Option<PrivateKey>,
     /// Whether keys were set, so that there is a configuration to give.
     pub changed: bool,
+    /// Whether the server configuration has to be written.
+    pub to_save: bool,
+    /// Until when its start may be answered: tells this placing from another with the same key.
+    pub until: Timestamp,
 }
 
 /// Adds a peer, or gives an existing one new keys, or finds that there is nothing to do.
 pub fn place(
+    config: &mut ServerConfig,
+    wish: &PeerWish,
+    client: &ClientWish,
+    keys: &FreshKeys,
+    moment: Moment,
+) -> Result<Placed, Error> {
+    if let Some(placed) = placed_before(config, wish, keys, moment) {
+        return Ok(placed);
+    }
+    let mut changed = config.clone();
+    let placed = place_anew(&mut changed, wish, client, keys, moment)?;
+    if placed.changed && !has_room(&changed)? {
+        return Err(Error::TooManyPeers);
+    }
+    *config = changed;
+    Ok(placed)
+}
+
+fn place_anew(
     config: &mut ServerConfig,
     wish: &PeerWish,
     client: &ClientWish,
@@ -76,17 +102,21 @@ pub fn place(
     let existing = config.peers.iter().position(|peer| peer.name == name);
     let previous = existing.map(|index| config.peers[index].clone());
     if let Some(peer) = previous.as_ref().filter(|_| !wish.replace) {
+        // Who sends the peer's own key has it: there is nothing to take back any more.
+        let owned = wish.public_key == Some(peer.public_key);
+        let to_save = owned && take_note(config, &peer.public_key).is_some();
         let (peer, previous) = (peer.clone(), previous.clone());
         return Ok(Placed {
             peer,
             previous,
             private_key: None,
             changed: false,
+            to_save,
+            until: moment.answer_until,
         });
     }
 
-    let private_key = wish.public_key.is_none().then(|| keys.private.clone());
-    let public_key = wish.public_key.unwrap_or_else(|| keys.private.public_key());
+    let (public_key, preshared_key, private_key) = key_set(wish, keys);
     let owner = config
         .peers
         .iter()
@@ -94,7 +124,6 @@ pub fn place(
     if let Some(owner) = owner {
         return Err(Error::PeerExists(owner.name.clone()));
     }
-    let preshared_key = wish.preshared_key.then(|| keys.preshared.clone());
     let peer = match (&previous, existing) {
         (Some(previous), Some(index)) => {
             let client = shape(previous.client.clone(), client);
@@ -143,13 +172,65 @@ pub fn place(
         previous,
         private_key,
         changed: true,
+        to_save: true,
+        until: moment.answer_until,
     })
 }
 
-/// Takes back what [`place`] did, if it is still there; false when there is nothing to take back.
+/// Whether a configuration is not too long to be written and read.
+fn has_room(config: &ServerConfig) -> Result<bool, Error> {
+    match config.to_json() {
+        Ok(bytes) => Ok(bytes.len() + SPARE_BYTES <= MAX_DOCUMENT_BYTES),
+        Err(DocumentError::TooLarge { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an earlier write of the same start has placed, whose answer got lost.
+fn placed_before(
+    config: &ServerConfig,
+    wish: &PeerWish,
+    keys: &FreshKeys,
+    moment: Moment,
+) -> Option<Placed> {
+    let (public_key, preshared_key, private_key) = key_set(wish, keys);
+    let own = |peer: &&Peer| peer.public_key == public_key && peer.preshared_key == preshared_key;
+    let peer = config.peers.iter().find(own)?;
+    let own =
+        |note: &&Unanswered| note.public_key == public_key && note.until == moment.answer_until;
+    let note = config.unanswered.iter().find(own)?;
+    let wanted = wish.name.as_ref().is_none_or(|name| *name == peer.name);
+    wanted.then(|| Placed {
+        peer: peer.clone(),
+        previous: note.previous.clone(),
+        private_key,
+        changed: true,
+        to_save: false,
+        until: moment.answer_until,
+    })
+}
+
+/// The public, the preshared and the private key of the peer that is wished for.
+fn key_set(
+    wish: &PeerWish,
+    keys: &FreshKeys,
+) -> (PublicKey, Option<PresharedKey>, Option<PrivateKey>) {
+    let preshared_key = wish.preshared_key.then(|| keys.preshared.clone());
+    match wish.public_key {
+        Some(public_key) => (public_key, preshared_key, None),
+        None => {
+            let private_key = keys.private.clone();
+            (private_key.public_key(), preshared_key, Some(private_key))
+        }
+    }
+}
+
+/// Takes back what [`place`] did, unless that start was answered or another has placed the same
+/// key since; false when there is nothing to take back.
 pub fn unplace(config: &mut ServerConfig, placed: &Placed) -> bool {
     let key = &placed.peer.public_key;
-    if !placed.changed || !config.peers.iter().any(|peer| peer.public_key == *key) {
+    let own = |note: &Unanswered| note.public_key == *key && note.until == placed.until;
+    if !placed.changed || !config.unanswered.iter().any(own) {
         return false;
     }
     take_note(config, key);
@@ -157,12 +238,14 @@ pub fn unplace(config: &mut ServerConfig, placed: &Placed) -> bool {
     true
 }
 
-/// Notes that the start of the peer with this key is answered; whether that changed anything.
+/// Notes that the start of a peer with these keys is answered; whether that changed anything.
 /// `None` when there is no such peer any more.
-pub fn confirm(config: &mut ServerConfig, key: &PublicKey) -> Option<bool> {
-    let noted = take_note(config, key).is_some();
-    let there = config.peers.iter().any(|peer| peer.public_key == *key);
-    there.then_some(noted)
+pub fn confirm(config: &mut ServerConfig, peer: &Peer) -> Option<bool> {
+    let same = |other: &Peer| {
+        other.public_key == peer.public_key && other.preshared_key == peer.preshared_key
+    };
+    let there = config.peers.iter().any(same);
+    there.then(|| take_note(config, &peer.public_key).is_some())
 }
 
 /// Takes back the peers whose starts have died; false when there are none.

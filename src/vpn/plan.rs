@@ -19,7 +19,7 @@ pub const FRESH: SignedDuration = SignedDuration::from_secs(60);
 /// Azure itself gives a group 30 minutes to start.
 const TO_BE_READY: SignedDuration = SignedDuration::from_mins(30);
 
-/// By how much the clocks of a gateway and of its platform may differ.
+/// By how much the clocks of a gateway, of its platform and of the handler may differ.
 const SKEW: SignedDuration = SignedDuration::from_secs(30);
 
 /// What is the case.
@@ -98,9 +98,8 @@ pub fn plan(desired: &LeaseDocument, observed: &Observed, now: Timestamp) -> Act
     }
     let status = observed.status_of(lease);
     let end = status.and_then(|status| status.ended.as_ref());
-    // Somebody restarted or deleted its group, which says nothing against making it again.
-    let terminated = end.is_some_and(|end| end.reason == "terminated");
-    if let Some(end) = end.filter(|_| !terminated) {
+    let may_return = end.is_some_and(|end| may_return(lease, end));
+    if let Some(end) = end.filter(|_| !may_return) {
         return finish_as(end);
     }
     if status.is_some_and(|status| is_idle(lease, status, now)) {
@@ -120,7 +119,7 @@ pub fn plan(desired: &LeaseDocument, observed: &Observed, now: Timestamp) -> Act
             Phase::Running => Action::Nothing,
             Phase::Starting | Phase::Stopping => Action::Wait,
             Phase::Failed(detail) => Action::Finish(StopReason::Failed, Some(detail.clone())),
-            Phase::Ended(_) if terminated => clear(group),
+            Phase::Ended(_) if may_return => clear(group),
             Phase::Ended(detail) => {
                 let silent = || "the gateway ended without saying why; its log may tell".to_owned();
                 let detail = detail.clone().unwrap_or_else(silent);
@@ -138,6 +137,16 @@ fn clear(group: &Group) -> Action {
             ..
         } => Action::Wait,
         _ => Action::Delete,
+    }
+}
+
+/// Whether a gateway's end says nothing against making it again: somebody restarted or deleted its
+/// group, or it ended before it could read that its lease had been extended.
+fn may_return(lease: &Lease, end: &End) -> bool {
+    match end.reason.as_str() {
+        "terminated" => true,
+        "lease_over" => lease.expires_at.duration_since(end.at) > SKEW,
+        _ => false,
     }
 }
 

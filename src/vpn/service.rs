@@ -11,11 +11,12 @@ mod start;
 mod stop;
 mod together;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use popup_model::{Region, ServerConfig, TunnelNetworks};
+use popup_model::{LeaseId, Region, ServerConfig, TunnelNetworks};
 use popup_store::DocumentStore;
 use rand::Rng as _;
 use tokio::sync::watch;
@@ -63,6 +64,8 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     options: Options,
     shutdown: watch::Sender<bool>,
+    /// The lease of the last gateway that this process has made in a region.
+    created: Mutex<HashMap<Region, LeaseId>>,
 }
 
 impl Service {
@@ -80,6 +83,7 @@ impl Service {
             clock,
             options,
             shutdown,
+            created: Mutex::default(),
         }
     }
 
@@ -173,6 +177,15 @@ impl Service {
 
     fn is_shutting_down(&self) -> bool {
         *self.shutdown.borrow()
+    }
+
+    fn created(&self) -> MutexGuard<'_, HashMap<Region, LeaseId>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a gateway was made for this lease, though it may not have been seen since.
+    fn has_created(&self, region: &Region, lease: &LeaseId) -> bool {
+        self.created().get(region) == Some(lease)
     }
 }
 

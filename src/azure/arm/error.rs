@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::model::or_default;
+
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {resource}: {failure}")]
@@ -43,8 +45,10 @@ pub enum Failure {
 #[error("{code}: {message}")]
 pub struct RequestError {
     /// ARM's or the service's code.
+    #[serde(deserialize_with = "or_default")]
     pub code: String,
     /// For a person.
+    #[serde(deserialize_with = "or_default")]
     pub message: String,
 }
 

@@ -237,7 +237,7 @@ fn reveal_optional<S: Serializer>(
 #[derive(Debug, Clone, Deserialize)]
 pub struct ContainerGroup {
     /// Its name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub name: String,
     /// What it is recognised by.
     #[serde(default, deserialize_with = "or_default")]
@@ -251,6 +251,7 @@ pub struct ContainerGroup {
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupProperties {
     /// Of these, only `Succeeded` and `Failed` may be relied on.
+    #[serde(deserialize_with = "or_default")]
     pub provisioning_state: String,
     /// Its containers.
     #[serde(deserialize_with = "or_default")]
@@ -267,6 +268,7 @@ pub struct GroupProperties {
 #[serde(default)]
 pub struct GroupView {
     /// `Pending`, `Running`, `Stopped`, `Succeeded`, `Failed`.
+    #[serde(deserialize_with = "or_default")]
     pub state: String,
     /// What happened to the group.
     #[serde(deserialize_with = "or_default")]
@@ -278,6 +280,7 @@ pub struct GroupView {
 #[serde(default)]
 pub struct Container {
     /// Its name.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// The rest.
     #[serde(deserialize_with = "or_default")]
@@ -297,6 +300,7 @@ pub struct ContainerProperties {
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerView {
     /// How often it was started again.
+    #[serde(deserialize_with = "or_default")]
     pub restart_count: u32,
     /// Now.
     #[serde(deserialize_with = "or_default")]
@@ -311,6 +315,7 @@ pub struct ContainerView {
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerState {
     /// `Waiting`, `Running`, `Terminated`.
+    #[serde(deserialize_with = "or_default")]
     pub state: String,
     /// When that began.
     pub start_time: Option<Timestamp>,
@@ -326,6 +331,7 @@ pub struct ContainerState {
 #[serde(rename_all = "camelCase", default)]
 pub struct Event {
     /// `Pulling`, `Pulled`, `Started`, `Failed`, `BackOff` and others.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// For a person.
     #[serde(deserialize_with = "or_default")]
@@ -373,8 +379,43 @@ pub(super) struct Logs {
 }
 
 /// ARM writes `null` for what there is none of.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whatever_there_is_none_of_may_be_null() {
+        let event = json!({
+            "name": null, "message": null, "type": null, "count": null, "lastTimestamp": null,
+        });
+        let state = json!({
+            "state": null, "startTime": null, "exitCode": null, "detailStatus": null,
+        });
+        let view = json!({ "restartCount": null, "currentState": state, "events": [event] });
+        let containers = json!([
+            { "name": null, "properties": { "instanceView": view } },
+            { "name": null, "properties": null },
+        ]);
+        let group = json!({
+            "name": null,
+            "tags": null,
+            "properties": {
+                "provisioningState": null,
+                "containers": containers,
+                "ipAddress": { "ip": null, "fqdn": null },
+                "instanceView": { "state": null, "events": null },
+            },
+        });
+        let group: ContainerGroup = serde_json::from_value(group).unwrap();
+        assert_eq!(group.properties.containers.len(), 2);
+        assert_eq!(group.properties.provisioning_state, "");
+    }
 }

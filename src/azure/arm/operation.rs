@@ -10,9 +10,13 @@ use azure_core::http::headers::{HeaderName, Headers, RETRY_AFTER};
 use serde::Deserialize;
 
 use super::error::RequestError;
+use super::model::or_default;
 
 const AZURE_ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 const LOCATION: HeaderName = HeaderName::from_static("location");
+
+/// The longest wait that is believed: nobody waits longer, and no sum of times overflows by it.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// An operation under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,20 +62,21 @@ impl Operation {
 /// In seconds; dates are not used by ARM here.
 pub(super) fn retry_after(headers: &Headers) -> Option<Duration> {
     let seconds = headers.get_optional_str(&RETRY_AFTER)?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
 #[derive(Deserialize)]
 struct Body {
     status: Option<String>,
     error: Option<RequestError>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     properties: Properties,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Properties {
+    #[serde(deserialize_with = "or_default")]
     events: Vec<super::Event>,
 }
 
@@ -132,6 +137,24 @@ mod tests {
     }
 
     #[test]
+    fn no_wait_is_longer_than_an_hour() {
+        for (asked, wait) in [
+            ("7", Some(7)),
+            ("3601", Some(3600)),
+            ("18446744073709551615", Some(3600)),
+            ("Fri, 02 Jan 2026 03:04:05 GMT", None),
+        ] {
+            let mut headers = Headers::new();
+            headers.insert("retry-after", asked);
+            assert_eq!(
+                retry_after(&headers),
+                wait.map(Duration::from_secs),
+                "{asked}"
+            );
+        }
+    }
+
+    #[test]
     fn both_kinds_of_operations_tell_when_they_are_over() {
         let headers = Headers::new();
         let read = |http, body: &str| status(http, &headers, body.as_bytes());
@@ -140,6 +163,10 @@ mod tests {
             read(200, r#"{"status":"Pending"}"#),
             OperationStatus::Running(None)
         );
+        for properties in ["null", r#"{"events":null}"#] {
+            let pending = format!(r#"{{"status":"Pending","properties":{properties}}}"#);
+            assert_eq!(read(200, &pending), OperationStatus::Running(None));
+        }
         assert_eq!(
             read(200, r#"{"status":"Succeeded"}"#),
             OperationStatus::Succeeded
@@ -151,5 +178,8 @@ mod tests {
             message: "none left".into(),
         };
         assert_eq!(read(200, failed), OperationStatus::Failed(error));
+        let silent = r#"{"status":"Failed","error":{"code":null,"message":null}}"#;
+        let error = RequestError::default();
+        assert_eq!(read(200, silent), OperationStatus::Failed(error));
     }
 }

@@ -169,7 +169,7 @@ async fn what_passes_is_waited_out() {
         .fail(Method::GET, Fault::Refuse(502, "BadGateway", None));
     assert_eq!(world.phase().await, Phase::Starting);
     world.arm.fail(Method::DELETE, Fault::Drop);
-    world.backend.delete(&region()).await.unwrap();
+    world.backend.delete(&region(), in_time()).await.unwrap();
     assert_eq!(world.group().await, Group::Absent);
 }
 
@@ -215,7 +215,7 @@ async fn an_operation_that_fails_without_leaving_a_group_is_told() {
         panic!("it has failed")
     };
     assert!(reason.contains("ContainerGroupQuotaReached"), "{reason}");
-    world.backend.delete(&region()).await.unwrap();
+    world.backend.delete(&region(), in_time()).await.unwrap();
     assert_eq!(world.group().await, Group::Absent);
 }
 
@@ -245,7 +245,7 @@ async fn a_group_on_its_way_out_is_neither_believed_nor_deleted_twice() {
         arm.slow_delete = true;
         arm.operation = vec![json!({"status": "Pending"}), json!({"status": "Succeeded"})];
     }
-    world.backend.delete(&region()).await.unwrap();
+    world.backend.delete(&region(), in_time()).await.unwrap();
     assert_eq!(
         world.phase().await,
         Phase::Stopping,
@@ -294,7 +294,7 @@ async fn an_operation_that_cannot_be_followed_leaves_it_to_the_group() {
         world.arm.set_state(NAME, "Running", running());
         assert_eq!(world.phase().await, Phase::Running, "{refusal}");
         world.arm.state().slow_delete = true;
-        world.backend.delete(&region()).await.unwrap();
+        world.backend.delete(&region(), in_time()).await.unwrap();
         assert_eq!(world.phase().await, Phase::Stopping, "{refusal}");
         world.arm.state().groups.clear();
         assert_eq!(world.group().await, Group::Absent, "{refusal}");
@@ -312,7 +312,7 @@ async fn what_an_operation_that_cannot_be_followed_explains_ends_soon() {
     world.arm.state().groups.insert(NAME.to_owned(), made);
     world.arm.set_state(NAME, "Running", running());
     world.arm.state().slow_delete = true;
-    world.backend.delete(&region()).await.unwrap();
+    world.backend.delete(&region(), in_time()).await.unwrap();
     world.backend.age(SHORT_MEMORY);
     assert_eq!(
         world.phase().await,
@@ -463,4 +463,18 @@ async fn one_stray_that_cannot_be_deleted_does_not_keep_the_others() {
     let error = world.backend.remove_strays(&[region()]).await.unwrap_err();
     assert!(error.permanent && error.source.to_string().contains("lock"));
     assert_eq!(world.arm.state().groups.len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_that_may_still_be_under_way_when_others_act() {
+    let world = World::new().await;
+    let (region, soon) = (region(), Instant::now() + UNDER_WAY);
+    let error = world.backend.delete(&region, soon).await.unwrap_err();
+    assert!(!error.permanent, "{error}");
+    assert_eq!(world.arm.count(&Method::DELETE), 0);
+    let create = world
+        .backend
+        .create(&region, &world.lease, &world.config, soon);
+    assert!(!create.await.unwrap_err().permanent);
+    assert_eq!(world.arm.count(&Method::PUT), 0);
 }

@@ -1,3 +1,4 @@
+use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
@@ -175,9 +176,8 @@ fn an_exhausted_network_is_an_error_and_changes_nothing() {
 #[test]
 fn taking_back_restores_what_was_there() {
     let mut config = config("10.8.0.0/24");
-    let empty = config.clone();
     let added = put(&mut config, &named("phone")).unwrap();
-    assert_eq!(confirm(&mut config, &added.peer.public_key), Some(true));
+    assert_eq!(confirm(&mut config, &added.peer), Some(true));
     let one = config.clone();
     let replaced = put(
         &mut config,
@@ -190,8 +190,64 @@ fn taking_back_restores_what_was_there() {
     assert!(!unplace(&mut config, &added), "its key is gone already");
     assert!(unplace(&mut config, &replaced));
     assert_eq!(config, one);
-    assert!(unplace(&mut config, &added));
-    assert_eq!(config, empty);
+    assert!(!unplace(&mut config, &added), "somebody has its key");
+    let laptop = put(&mut config, &named("laptop")).unwrap();
+    assert!(unplace(&mut config, &laptop));
+    assert_eq!(config, one);
+}
+
+/// With a key of the caller's own.
+fn owned(name: &str, public_key: PublicKey, replace: bool) -> PeerWish {
+    PeerWish {
+        public_key: Some(public_key),
+        replace,
+        ..named(name)
+    }
+}
+
+#[test]
+fn of_two_placings_with_the_same_key_only_the_last_counts() {
+    let mut config = config("10.8.0.0/24");
+    let key = PrivateKey::generate().public_key();
+    let first = put(&mut config, &owned("phone", key, true)).unwrap();
+    let later = Moment {
+        answer_until: moment().answer_until + SignedDuration::from_secs(1),
+        ..moment()
+    };
+    let second = place(
+        &mut config,
+        &owned("phone", key, true),
+        &ClientWish::default(),
+        &FreshKeys::generate(),
+        later,
+    )
+    .unwrap();
+    let both = config.clone();
+    assert_eq!(confirm(&mut config, &first.peer), None);
+    assert!(!unplace(&mut config, &first));
+    assert_eq!(config, both);
+    assert_eq!(confirm(&mut config, &second.peer), Some(true));
+    assert!(!unplace(&mut config, &second), "its start is answered");
+    assert_eq!(config.peers, [second.peer]);
+}
+
+#[test]
+fn a_peer_whose_own_key_is_sent_again_stays() {
+    let mut config = config("10.8.0.0/24");
+    let key = PrivateKey::generate().public_key();
+    let placed = put(&mut config, &owned("phone", key, false)).unwrap();
+    let stranger = PrivateKey::generate().public_key();
+    let other = put(&mut config, &owned("phone", stranger, false)).unwrap();
+    assert!(!other.changed && !other.to_save);
+    let again = put(&mut config, &owned("phone", key, false)).unwrap();
+    assert!(!again.changed && again.to_save);
+    assert!(!forget_unanswered(&mut config, moment().answer_until));
+    assert_eq!(config.peers, [placed.peer]);
+    assert!(
+        !put(&mut config, &owned("phone", key, false))
+            .unwrap()
+            .to_save
+    );
 }
 
 #[test]
@@ -240,8 +296,8 @@ fn replacing(name: &str) -> PeerWish {
 fn a_peer_is_taken_back_when_its_start_is_never_answered() {
     let mut config = config("10.8.0.0/24");
     let phone = put(&mut config, &named("phone")).unwrap().peer;
-    assert_eq!(confirm(&mut config, &phone.public_key), Some(true));
-    assert_eq!(confirm(&mut config, &phone.public_key), Some(false));
+    assert_eq!(confirm(&mut config, &phone), Some(true));
+    assert_eq!(confirm(&mut config, &phone), Some(false));
     let settled = config.clone();
     put(&mut config, &named("laptop")).unwrap();
     put(&mut config, &replacing("phone")).unwrap();
@@ -268,14 +324,14 @@ fn a_peer_that_nobody_got_does_not_come_back() {
 fn a_peer_whose_key_is_another_s_by_now_does_not_come_back() {
     let mut config = config("10.8.0.0/24");
     let old = put(&mut config, &named("phone")).unwrap().peer;
-    confirm(&mut config, &old.public_key);
+    confirm(&mut config, &old);
     put(&mut config, &replacing("phone")).unwrap();
     let own = PeerWish {
         public_key: Some(old.public_key),
         ..named("tablet")
     };
-    put(&mut config, &own).unwrap();
-    confirm(&mut config, &old.public_key);
+    let tablet = put(&mut config, &own).unwrap().peer;
+    confirm(&mut config, &tablet);
     assert!(forget_unanswered(&mut config, moment().answer_until));
     let names: Vec<&str> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
     assert_eq!(names, ["tablet"]);
@@ -287,5 +343,55 @@ fn a_removed_peer_leaves_no_note() {
     let phone = put(&mut config, &named("phone")).unwrap().peer;
     remove(&mut config, &phone.name).unwrap();
     assert!(config.unanswered.is_empty());
-    assert_eq!(confirm(&mut config, &phone.public_key), None);
+    assert_eq!(confirm(&mut config, &phone), None);
+}
+
+#[test]
+fn a_start_finds_what_it_has_placed_itself() {
+    let mut config = config("10.8.0.0/24");
+    let old = put(&mut config, &named("phone")).unwrap().peer;
+    confirm(&mut config, &old);
+    let own = PrivateKey::generate().public_key();
+    let wishes = [
+        PeerWish::default(),
+        named("laptop"),
+        replacing("phone"),
+        owned("tablet", own, false),
+    ];
+    for wish in wishes {
+        let keys = FreshKeys::generate();
+        let mut again = || place(&mut config, &wish, &ClientWish::default(), &keys, moment());
+        let (first, second) = (again().unwrap(), again().unwrap());
+        assert_eq!(second.peer, first.peer, "{wish:?}");
+        assert_eq!(second.previous, first.previous, "{wish:?}");
+        assert!(second.changed && !second.to_save, "{wish:?}");
+        assert_eq!(
+            second.private_key.map(|key| key.public_key()),
+            first.private_key.map(|key| key.public_key())
+        );
+    }
+    assert_eq!(config.peers.len(), 4);
+}
+
+#[test]
+fn peers_that_the_document_has_no_room_for_are_refused() {
+    let mut config = config("10.8.0.0/24");
+    let client = ClientWish {
+        dns: Some(vec![std::net::IpAddr::from([192, 168, 100, 100]); 10_000]),
+        ..ClientWish::default()
+    };
+    let put = |config: &mut ServerConfig, wish: &PeerWish| {
+        place(config, wish, &client, &FreshKeys::generate(), moment())
+    };
+    let refused = loop {
+        let before = config.clone();
+        if let Err(error) = put(&mut config, &PeerWish::default()) {
+            assert_eq!(config, before);
+            break error;
+        }
+        config.to_json().unwrap();
+    };
+    assert!(matches!(refused, Error::TooManyPeers), "{refused}");
+    assert!((2..10).contains(&config.peers.len()));
+    assert!(!put(&mut config, &named("peer-1")).unwrap().changed);
 }

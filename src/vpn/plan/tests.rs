@@ -62,10 +62,14 @@ fn status(active: Option<u64>, updated: u64) -> StatusDocument {
 }
 
 fn ended(reason: &str, detail: Option<&str>) -> StatusDocument {
+    ended_at(5, reason, detail)
+}
+
+fn ended_at(seconds: u64, reason: &str, detail: Option<&str>) -> StatusDocument {
     let detail = detail.map(str::to_owned);
     StatusDocument {
         ended: Some(End {
-            at: at(5),
+            at: at(seconds),
             reason: reason.to_owned(),
             detail,
         }),
@@ -179,7 +183,7 @@ fn a_gateway_that_crashed_is_made_again_and_one_that_ended_on_purpose_is_not() {
     let port = "UDP port 51820 is in use";
     let table = [
         (
-            ended("lease_over", None),
+            ended_at(8 * 3600 - 30, "lease_over", None),
             Action::Finish(StopReason::LifetimeOver, None),
         ),
         (ended("bad_configuration", Some(port)), failed(port)),
@@ -202,8 +206,7 @@ fn a_gateway_that_crashed_is_made_again_and_one_that_ended_on_purpose_is_not() {
 }
 
 #[test]
-fn a_gateway_that_was_terminated_is_made_again_unless_its_group_cannot_run() {
-    let terminated = || Some(ended("terminated", None));
+fn a_gateway_that_was_terminated_or_ended_before_its_extended_lease_is_made_again() {
     let broken = Phase::Failed("no quota".to_owned());
     let table = [
         (Group::Absent, Action::Create),
@@ -213,9 +216,12 @@ fn a_gateway_that_was_terminated_is_made_again_unless_its_group_cannot_run() {
         (present('a', Phase::Ended(None)), Action::Delete),
         (present('a', broken), failed("no quota")),
     ];
-    for (group, expected) in table {
-        let action = decide(&leased(), group.clone(), terminated(), 10);
-        assert_eq!(action, expected, "{group:?}");
+    let before_its_end = ended_at(8 * 3600 - 31, "lease_over", None);
+    for end in [ended("terminated", None), before_its_end] {
+        for (group, expected) in table.clone() {
+            let action = decide(&leased(), group.clone(), Some(end.clone()), 10);
+            assert_eq!(action, expected, "{group:?} {:?}", end.ended);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The part of a start that writes: the peer, then the lease.
 
 use popup_model::document::Work;
-use popup_model::{LeaseId, ServerConfig};
+use popup_model::{LeaseId, Region, ServerConfig};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -44,16 +44,18 @@ impl Attempt {
         view: View,
         mut config: Versioned<ServerConfig>,
     ) -> Result<Option<Committed>, Error> {
-        if matches!(self.request.peer, PeerRequest::Unsaid) {
-            // A claim of ours was lost to the one who started it: one configuration is enough.
+        if matches!(self.request.peer, PeerRequest::Unsaid) && self.placed.is_some() {
+            // A claim of ours was lost to the one who started it: one configuration is enough. What
+            // was read still has this peer.
             self.take_back().await;
+            return Ok(None);
         }
         if self.placed.is_none() {
             let forgotten = peers::forget_unanswered(&mut config.document, view.now);
             // Without a peer nobody can use it: the start that made it has died.
             let unused = config.document.peers.is_empty();
             let placed = self.place(&mut config.document, unused)?;
-            let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.changed);
+            let changed = forgotten || placed.as_ref().is_some_and(|placed| placed.to_save);
             if changed && !self.save_peer(&mut config, &placed).await? {
                 return Ok(None);
             }
@@ -86,11 +88,11 @@ impl Attempt {
         mut config: Versioned<ServerConfig>,
     ) -> Result<Option<Committed>, Error> {
         // On a copy first: what cannot work must not even claim.
-        self.prepare(&mut config.document)?;
-        let Some(operation) = self.service.claim(view, Work::Begin).await? else {
+        self.prepare(&mut config.document).await?;
+        let Some(claim) = self.service.claim(view, Work::Begin).await? else {
             return Ok(None);
         };
-        let id = LeaseId::generate();
+        let (operation, id) = (claim.id, LeaseId::generate());
         let outcome = self.begin_claimed(&operation, &id).await;
         if !matches!(outcome, Ok(Some(_))) {
             // A write whose answer got lost may have been done.
@@ -107,7 +109,7 @@ impl Attempt {
     ) -> Result<Option<Committed>, Error> {
         let config = loop {
             let mut config = self.service.config().await?;
-            let (placed, changed) = self.prepare(&mut config.document)?;
+            let (placed, changed) = self.prepare(&mut config.document).await?;
             if !changed && config.document.revision > 0 {
                 self.placed = self.placed.take().or(placed);
                 break config.document;
@@ -118,17 +120,21 @@ impl Attempt {
             }
             self.service.yield_to_others().await;
         };
-        let mut lease = self.service.documents.lease(&self.region).await?;
-        match &lease.document.operation {
-            Some(current) if current.id == *operation => {}
-            None if lease.document.lease.is_none() => return Err(Error::Interrupted),
-            _ => return Ok(None),
-        }
-        let now = self.service.clock.now();
-        let begun = lease::start(&mut lease.document, id.clone(), &self.request, now);
-        if !self.service.documents.save_lease(&lease).await? {
-            return Ok(None);
-        }
+        let begun = loop {
+            let mut lease = self.service.documents.lease(&self.region).await?;
+            match &lease.document.operation {
+                Some(current) if current.id == *operation => {}
+                None if lease.document.lease.is_none() => return Err(Error::Interrupted),
+                _ => return Ok(None),
+            }
+            let now = self.service.clock.now();
+            let begun = lease::start(&mut lease.document, id.clone(), &self.request, now);
+            if self.service.documents.save_lease(&lease).await? {
+                break begun;
+            }
+            // Whoever was faster may have been a stop, which is answered by now.
+            self.service.yield_to_others().await;
+        };
         info!(region = %self.region, lease_id = %begun.id, "a lease has begun");
         Ok(Some(Committed {
             lease: begun,
@@ -153,16 +159,48 @@ impl Attempt {
     }
 
     /// The configuration a new VPN needs; whether that changed anything.
-    fn prepare(&self, config: &mut ServerConfig) -> Result<(Option<Placed>, bool), Error> {
-        let options = &self.service.options;
+    async fn prepare(&self, config: &mut ServerConfig) -> Result<(Option<Placed>, bool), Error> {
         let forgotten = peers::forget_unanswered(config, self.service.clock.now());
-        let adopted = peers::adopt_settings(config, options.network, &options.ports)? || forgotten;
+        let adopted = self.adopt_settings(config).await? || forgotten;
         if self.placed.is_some() {
             return Ok((None, adopted));
         }
         let placed = self.place(config, true)?;
-        let changed = placed.as_ref().is_some_and(|placed| placed.changed);
+        let changed = placed.as_ref().is_some_and(|placed| placed.to_save);
         Ok((placed, adopted || changed))
+    }
+
+    /// Brings the configuration in line with the settings. All regions share it, so it stays as it
+    /// is while a gateway elsewhere works with it: that one keeps the ports it was started with.
+    async fn adopt_settings(&self, config: &mut ServerConfig) -> Result<bool, Error> {
+        let options = &self.service.options;
+        let mut changed = config.clone();
+        let adopted = peers::adopt_settings(&mut changed, options.network, &options.ports);
+        if matches!(adopted, Ok(false)) {
+            return Ok(false);
+        }
+        if let Some(other) = self.leased_elsewhere().await? {
+            info!(region = %self.region, %other, "new settings wait for the end of another VPN");
+            return Ok(false);
+        }
+        adopted?;
+        *config = changed;
+        Ok(true)
+    }
+
+    /// Another region in which a gateway may run.
+    async fn leased_elsewhere(&self) -> Result<Option<&Region>, Error> {
+        let now = self.service.clock.now();
+        for region in &self.service.options.regions {
+            if *region == self.region {
+                continue;
+            }
+            let lease = self.service.documents.lease(region).await?.document.lease;
+            if lease.is_some_and(|lease| now < lease.expires_at) {
+                return Ok(Some(region));
+            }
+        }
+        Ok(None)
     }
 
     fn place(&self, config: &mut ServerConfig, automatic: bool) -> Result<Option<Placed>, Error> {

@@ -74,7 +74,7 @@ impl Service {
         loop {
             let outcome = async {
                 let mut config = self.config().await?;
-                match peers::confirm(&mut config.document, &peer.public_key) {
+                match peers::confirm(&mut config.document, &peer) {
                     None => Err(Error::PeerChanged(peer.name.clone())),
                     Some(false) => Ok(true),
                     Some(true) => self.documents.save_config(&mut config).await,

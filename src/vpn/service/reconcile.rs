@@ -1,6 +1,7 @@
 //! Looking, deciding and acting, until there is nothing to do right now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use popup_model::document::Work;
@@ -18,6 +19,8 @@ use crate::vpn::plan::{Action, Observed, plan};
 /// A gateway takes at most: finish, delete, create, look. The rest is for lost races.
 const MAX_STEPS: usize = 16;
 const MAX_CONFLICTS: usize = 100;
+/// By how much whoever acts stops before others may, for clocks that differ.
+const CLAIM_MARGIN: Duration = Duration::from_secs(5);
 
 /// What was read in one look. The lease document was read first, so that a claim written over
 /// its version proves that nobody has acted since.
@@ -27,6 +30,14 @@ pub(crate) struct View {
     pub(crate) sighting: Sighting,
     pub(crate) observed: Observed,
     pub(crate) now: Timestamp,
+}
+
+/// The right to act in a region.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) id: LeaseId,
+    /// When nothing may be asked for under it any more.
+    pub(super) until: Instant,
 }
 
 impl View {
@@ -132,8 +143,7 @@ impl Service {
                 ))
             })
             .await?;
-        let until = Instant::now() + self.options.operation_time;
-        let Some(operation) = self.claim(view, Work::Create).await? else {
+        let Some(Claim { id, until }) = self.claim(view, Work::Create).await? else {
             return Ok(false);
         };
         info!(%region, lease_id = %lease.id, "creating the gateway");
@@ -142,15 +152,17 @@ impl Service {
             .create(region, &lease, &config.document, until)
             .await
         {
-            Ok(()) => self.release(region, &operation, None).await?,
+            Ok(()) => {
+                self.created().insert(region.clone(), lease.id);
+                self.release(region, &id, None).await?;
+            }
             Err(error) if error.permanent => {
                 let detail = error.source.to_string();
                 warn!(%region, %error, "the gateway cannot be created");
-                self.release(region, &operation, Some((&lease.id, detail)))
-                    .await?;
+                self.release(region, &id, Some((&lease.id, detail))).await?;
             }
             Err(error) => {
-                self.release(region, &operation, None).await?;
+                self.release(region, &id, None).await?;
                 return Err(unavailable(error));
             }
         }
@@ -158,26 +170,25 @@ impl Service {
     }
 
     async fn delete(&self, region: &Region, view: View) -> Result<bool, Error> {
-        let Some(operation) = self.claim(view, Work::Delete).await? else {
+        let Some(Claim { id, until }) = self.claim(view, Work::Delete).await? else {
             return Ok(false);
         };
         info!(%region, "deleting the gateway");
-        let outcome = self.backend.delete(region).await;
-        self.release(region, &operation, None).await?;
+        let outcome = self.backend.delete(region, until).await;
+        self.release(region, &id, None).await?;
         outcome.map(|()| true).map_err(unavailable)
     }
 
     /// Claims the region, if it is still as it was looked at.
-    pub(super) async fn claim(&self, view: View, work: Work) -> Result<Option<LeaseId>, Error> {
-        let operation = LeaseId::generate();
+    pub(super) async fn claim(&self, view: View, work: Work) -> Result<Option<Claim>, Error> {
+        let id = LeaseId::generate();
         let mut lease = view.lease;
         let deadline = lease::later(view.now, self.options.operation_time);
-        lease::claim(&mut lease.document, operation.clone(), work, deadline);
-        Ok(self
-            .documents
-            .save_lease(&lease)
-            .await?
-            .then_some(operation))
+        let left = Duration::try_from(deadline.duration_since(self.clock.now()));
+        let until = Instant::now() + left.unwrap_or_default().saturating_sub(CLAIM_MARGIN);
+        lease::claim(&mut lease.document, id.clone(), work, deadline);
+        let saved = self.documents.save_lease(&lease).await?;
+        Ok(saved.then_some(Claim { id, until }))
     }
 
     /// Ends a claim, and with it the lease `failed.0`, if that is still the one in force.

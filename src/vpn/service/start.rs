@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const RESERVE: Duration = Duration::from_secs(5);
 /// How long after its answer was due a request may be taken for dead. Long enough for storage to
 /// come back, and for clocks that differ.
-const DEAD_AFTER: Duration = Duration::from_secs(60);
+const DEAD_AFTER: Duration = Duration::from_secs(300);
 /// How long the answer waits for storage to take note of it.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// How long one who does not want to wait waits for the gateway to be asked for.
@@ -227,6 +227,7 @@ impl Attempt {
                     seen = Some(view);
                 }
                 Some(Err(error)) => {
+                    made |= self.service.has_created(&self.region, &committed.lease.id);
                     let since: Instant = *failing_since.get_or_insert_with(Instant::now);
                     let mut hopeless = since.elapsed() >= PATIENCE || error.is_lasting();
                     if let Error::Throttled { after_s } = error {
@@ -327,9 +328,10 @@ impl Attempt {
         }
     }
 
-    /// Undoes a start that failed after it was written.
-    async fn abandon(mut self, committed: Committed, why: String) {
-        if committed.begun {
+    /// Undoes a start that failed after it was written. A gateway that works by now is left to those
+    /// who have joined it, whatever this request could not see.
+    pub(super) async fn abandon(mut self, committed: Committed, why: String) {
+        if committed.begun && !self.is_at_work(&committed.lease.id).await {
             let lease = &committed.lease.id;
             let outcome = self
                 .service
@@ -341,6 +343,14 @@ impl Attempt {
             }
         }
         self.take_back().await;
+    }
+
+    /// Whether a lease's gateway says that it works. The backend is not asked: it may be what failed.
+    async fn is_at_work(&self, lease: &LeaseId) -> bool {
+        let status = self.service.documents.status(&self.region).await;
+        status.unwrap_or_default().is_some_and(|status| {
+            status.lease_id == *lease && status.ready && status.ended.is_none()
+        })
     }
 
     /// Takes this request's peer back; nobody has its key yet.

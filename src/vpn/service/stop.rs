@@ -1,6 +1,7 @@
 //! A stop: the lease goes first, then the gateway.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use popup_model::{Region, StopReason};
 use tokio::time::{Instant, timeout_at};
@@ -44,7 +45,15 @@ impl Service {
             Ok(ended) => ended?,
             Err(_) => return Err(Error::Busy),
         }
-        self.until_gone(region, deadline).await
+        // Shutting down, the handler still waits for its own gateways.
+        let gone = self.until_gone(region, deadline);
+        if reason == StopReason::HandlerStopped {
+            return gone.await;
+        }
+        tokio::select! {
+            gone = gone => gone,
+            () = self.shut_down() => Ok(false),
+        }
     }
 
     /// Takes the lease away. The backend is not asked: a gateway without a lease ends by itself,
@@ -70,6 +79,7 @@ impl Service {
     ) -> Result<bool, Error> {
         let mut failing = None;
         loop {
+            let mut pause = self.options.poll;
             match self.reconcile_until(region, deadline).await {
                 // A start that came after this stop is not this stop's business.
                 Some(Ok(view)) if view.current().is_some() => return Ok(true),
@@ -80,11 +90,18 @@ impl Service {
                 Some(Err(error)) if error.is_lasting() => return Err(error),
                 Some(Err(error)) => {
                     warn!(%region, error = error.internal(), "trying again");
+                    if let Error::Throttled { after_s } = error {
+                        pause = pause.max(Duration::from_secs(after_s));
+                    }
                     failing = Some(error);
                 }
                 None => return failing.map_or(Ok(false), Err),
             }
-            tokio::time::sleep(self.options.poll).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            tokio::time::sleep(pause.min(left)).await;
+            if Instant::now() >= deadline {
+                return failing.map_or(Ok(false), Err);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ mod stopping;
 mod ticking;
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use popup_model::document::Work;
 use popup_model::{Control as _, LeaseDocument, StopReason};
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::testing::{Fault, MemoryStore, SimulatedBackend, TokioClock};
+use crate::vpn::lease;
 use crate::vpn::request::{PeerRequest, PeerWish, StartRequest};
 use crate::vpn::status::State;
 
@@ -60,7 +61,11 @@ impl World {
 
     /// A further handler process over the same documents and gateways.
     fn another_handler(&self) -> Arc<Service> {
-        let options = options("10.8.0.0/24");
+        self.handler_with(options("10.8.0.0/24"))
+    }
+
+    /// The same with other settings.
+    fn handler_with(&self, options: Options) -> Arc<Service> {
         let (store, backend) = (self.store.clone(), self.backend.clone());
         Arc::new(Service::new(store, backend, self.clock.clone(), options))
     }

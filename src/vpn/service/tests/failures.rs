@@ -1,5 +1,6 @@
 //! What fails is told, and leaves nothing.
 
+use super::super::start::Attempt;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -115,4 +116,43 @@ async fn a_write_whose_answer_is_lost_leaves_neither_a_lease_nor_a_peer_of_a_fai
         failed >= 3,
         "claim, peer and lease are written before anything else"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_start_leaves_the_gateway_to_those_who_have_joined_it() {
+    let world = World::new();
+    let region = "local".parse().unwrap();
+    let mut failing = Attempt::new(&world.service, region, &named("phone"));
+    let committed = failing.commit().await.unwrap();
+    let lease = committed.lease.clone();
+    assert!(has_config(&world.start(named("laptop")).await));
+    failing.abandon(committed, "injected".to_owned()).await;
+    assert_eq!(world.lease().lease, Some(lease));
+    assert_eq!(world.peers(), ["laptop"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_start_ends_a_gateway_that_is_not_ready() {
+    let world = World::new();
+    world.backend.set_start_time(Duration::from_secs(30));
+    let region = "local".parse().unwrap();
+    let mut failing = Attempt::new(&world.service, region, &named("phone"));
+    let committed = failing.commit().await.unwrap();
+    world.service.tick().await;
+    failing.abandon(committed, "injected".to_owned()).await;
+    assert!(world.lease().lease.is_none() && world.peers().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_was_made_and_cannot_be_looked_at_is_left_to_become_ready() {
+    let world = World::new();
+    let fault = Fault::ObserveUnavailableOnceCreated;
+    world.backend.set_fault(Some(fault));
+    let started = world.start(named("phone")).await.unwrap();
+    assert!(!started.ready && started.client_template.is_some());
+    world.backend.set_fault(None);
+    world
+        .tick_until(5, |status| status.state == State::Running)
+        .await;
+    assert_eq!((world.peers().len(), world.backend.created()), (1, 1));
 }

@@ -124,3 +124,49 @@ async fn a_claim_left_by_a_dead_handler_holds_others_only_until_its_deadline() {
     let waited = begun.elapsed().as_secs();
     assert!((29..=32).contains(&waited), "{waited} s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_peer_was_written_without_its_knowing_still_gives_its_configuration() {
+    for (request, before) in [(nothing_said(), 1), (named("laptop"), 0)] {
+        let world = World::new();
+        if before == 0 {
+            world.start(named("phone")).await.unwrap();
+        }
+        world.store.overtake_after(before, |config| {
+            let mut config = ServerConfig::from_json(config).unwrap();
+            config.revision += 1;
+            config.to_json().unwrap()
+        });
+        let started = world.start(request).await;
+        assert!(has_config(&started), "{started:?}");
+        assert_eq!(world.peers().len(), 2 - before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_loses_to_one_for_nobody_still_gives_a_configuration() {
+    let world = World::new();
+    let at = world.clock.now();
+    world.store.intrude_after(2, move |lease| {
+        let mut lease = LeaseDocument::from_json(lease).unwrap();
+        lease::start(&mut lease, LeaseId::generate(), &nobody(), at);
+        lease.to_json().unwrap()
+    });
+    let started = world.start(nothing_said()).await;
+    assert!(has_config(&started), "{started:?}");
+    assert!(!started.unwrap().begun);
+    assert_eq!((world.peers().len(), world.backend.created()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_acts_stops_before_others_take_the_claim_for_over() {
+    let world = World::new();
+    let view = world.service.look(&"local".parse().unwrap()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let claim = world.service.claim(view, Work::Create).await;
+    let until = claim.unwrap().unwrap().until;
+    let left = until.duration_since(Instant::now()).as_secs_f64();
+    assert!((14.9..=15.0).contains(&left), "{left} s");
+    let deadline = world.lease().operation.unwrap().deadline;
+    assert_eq!(deadline.duration_since(world.clock.now()).as_secs(), 20);
+}

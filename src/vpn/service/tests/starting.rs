@@ -146,3 +146,32 @@ async fn a_region_that_is_not_allowed_is_refused() {
     assert_eq!(error.code(), "RegionNotAllowed");
     assert!(world.control().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn new_settings_wait_until_nothing_runs_in_another_region() {
+    let world = World::with_two_regions(Duration::from_secs(3600)).await;
+    let changed = Options {
+        regions: world.service.options.regions.clone(),
+        ports: vec![443],
+        ..options("10.8.0.0/23")
+    };
+    let service = world.handler_with(changed);
+    let there: Region = "there".parse().unwrap();
+    let request = StartRequest {
+        region: Some(there.clone()),
+        ..nobody()
+    };
+    for (stopped, port) in [(Some(&there), 51820), (None, 443)] {
+        let stop = service.stop(stopped, StopReason::Requested);
+        assert!(stop.await.unwrap());
+        let started = service.start(&request).await.unwrap();
+        assert!(started.begun && started.ready);
+        assert_eq!(started.endpoint, Some(format!("203.0.113.7:{port}")));
+    }
+    let content = world.store.content();
+    let config = ServerConfig::from_json(&content[&("control", "config.json".to_owned())]);
+    assert_eq!(
+        config.unwrap().networks.ipv4(),
+        "10.8.0.0/23".parse().unwrap()
+    );
+}

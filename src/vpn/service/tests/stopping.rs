@@ -76,3 +76,50 @@ async fn a_start_during_a_stop_waits_for_its_end_and_starts_anew() {
     assert!(start.begun && start.ready && start.lease.id != old.lease.id);
     assert_eq!((world.backend.created(), world.backend.running()), (2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_right_before_a_start_writes_its_lease_wins() {
+    let world = World::new();
+    let at = world.clock.now();
+    world.store.intrude_after(2, move |lease| {
+        let mut lease = LeaseDocument::from_json(lease).unwrap();
+        assert!(lease::revoke(&mut lease, at, StopReason::Requested));
+        lease.to_json().unwrap()
+    });
+    let error = world.start(nothing_said()).await.unwrap_err();
+    assert_eq!(error.code(), "Interrupted");
+    assert!(world.lease().lease.is_none() && world.peers().is_empty());
+    assert_eq!(world.backend.created(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_leaves_a_platform_alone_that_asks_for_it() {
+    for (after_s, looks) in [(7, 3), (600, 1)] {
+        let world = World::new();
+        world.start(nobody()).await.unwrap();
+        world
+            .backend
+            .set_fault(Some(Fault::ObserveThrottled(after_s)));
+        let (before, begun) = (world.backend.observed(), Instant::now());
+        let error = world.service.stop(None, StopReason::Requested).await;
+        assert_eq!(error.unwrap_err().code(), "Throttled");
+        assert!(begun.elapsed() <= Duration::from_secs(21));
+        assert_eq!(world.backend.observed() - before, looks);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_ends_does_not_wait_for_a_stop() {
+    let world = World::new();
+    world.backend.set_start_time(Duration::from_secs(10));
+    world.start(nobody()).await.unwrap();
+    let begun = Instant::now();
+    let (stopped, ()) = tokio::join!(world.service.stop(None, StopReason::Requested), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.service.begin_shutdown();
+    });
+    assert!(!stopped.unwrap() && begun.elapsed() < Duration::from_secs(2));
+    let own = world.service.stop(None, StopReason::HandlerStopped).await;
+    assert!(own.unwrap(), "its own gateways are waited for");
+    assert_eq!(world.backend.running(), 0);
+}
