@@ -52,7 +52,11 @@ fn measure_all(options: &Options) -> Result<()> {
     } else {
         Results::default()
     };
-    results.setting = setting::describe(options, &tools)?;
+    let setting = setting::describe(options, &tools)?;
+    results.setting = match options.add {
+        true => setting::with_added(std::mem::take(&mut results.setting), setting),
+        false => setting,
+    };
     for round in 1..=options.rounds {
         for kind in &options.servers {
             let figures = measure_server(*kind, round, options, &tools);

@@ -87,3 +87,45 @@ fn output(program: &str, arguments: &[&str]) -> String {
     let output = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     output.unwrap_or_else(|_| "unknown".to_owned())
 }
+
+/// What earlier figures were taken on, and under other names what those that are added are: what
+/// differs, and servers that are new.
+pub(crate) fn with_added(
+    before: Vec<(String, String)>,
+    added: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let mut setting = before;
+    for (name, value) in added {
+        match setting.iter().find(|(known, _)| *known == name) {
+            None => setting.push((name, value)),
+            Some((_, known)) if *known != value => {
+                setting.push((format!("{name} (added later)"), value));
+            }
+            Some(_) => {}
+        }
+    }
+    setting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_does_not_stand_for_what_was_there() {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            pairs.iter().map(owned).collect()
+        };
+        let before = pairs(&[("rounds", "5"), ("kernel", "6"), ("wgslirpy", "0.2")]);
+        let added = pairs(&[("rounds", "2"), ("kernel", "6"), ("boringtun-cli", "0.7")]);
+        let wanted = [
+            ("rounds", "5"),
+            ("kernel", "6"),
+            ("wgslirpy", "0.2"),
+            ("rounds (added later)", "2"),
+            ("boringtun-cli", "0.7"),
+        ];
+        assert_eq!(with_added(before, added), pairs(&wanted));
+    }
+}
