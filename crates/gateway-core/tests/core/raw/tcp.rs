@@ -452,19 +452,17 @@ fn data_does_not_overtake_what_cannot_be_joined() {
     assert_eq!(left, [1040, 40, 1040]);
 }
 
+/// What the remote says first on a connection that is opened for it.
+fn answer(world: &mut World, control: TcpControl, data: &[u8]) -> Vec<u8> {
+    world.inject(0, &segment(TcpControl::Syn, 0, None, &[]));
+    let (outside, _) = ends(&world.frames.remove(0).packet);
+    tcp(REMOTE, outside, control, 1, Some(1), data)
+}
+
 #[test]
 fn only_the_first_of_a_joined_packet_says_that_the_window_is_reduced() {
     let mut world = raw_world(1);
-    world.inject(0, &segment(TcpControl::Syn, 0, None, &[]));
-    let (outside, _) = ends(&world.frames.remove(0).packet);
-    let mut joined = tcp(
-        REMOTE,
-        outside,
-        TcpControl::None,
-        1,
-        Some(1),
-        &pattern(3000),
-    );
+    let mut joined = answer(&mut world, TcpControl::None, &pattern(3000));
     joined[33] |= 0x80; // CWR (RFC 3168, section 6.1.2).
     super::network::leave_unfinished(&mut joined);
     world.clients[0].ears_only = true;
@@ -506,10 +504,8 @@ fn segments_whose_headers_differ_are_not_joined() {
 #[test]
 fn the_parts_of_a_joined_packet_are_numbered_as_the_sender_would() {
     let mut world = raw_world(1);
-    world.inject(0, &segment(TcpControl::Syn, 0, None, &[]));
-    let (outside, _) = ends(&world.frames.remove(0).packet);
     let data = pattern(3000);
-    let mut joined = tcp(REMOTE, outside, TcpControl::Psh, 1, Some(1), &data);
+    let mut joined = answer(&mut world, TcpControl::Psh, &data);
     joined[4..6].copy_from_slice(&0xfffe_u16.to_be_bytes());
     super::network::leave_unfinished(&mut joined);
     world.clients[0].ears_only = true;
