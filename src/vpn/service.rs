@@ -9,12 +9,12 @@ mod peers;
 mod reconcile;
 mod start;
 mod stop;
-mod together;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ipnet::Ipv4Net;
 use popup_model::{LeaseId, Region, ServerConfig, TunnelNetworks};
 use popup_store::DocumentStore;
@@ -30,7 +30,6 @@ use crate::error::Error;
 
 pub(super) use reconcile::View;
 pub(super) use start::endpoint;
-use together::together;
 
 pub use peers::Removed;
 pub use start::Started;
@@ -117,7 +116,7 @@ impl Service {
                 "peers of dead starts stay for now"
             );
         }
-        let outcomes = together(self.options.regions.iter().map(of)).await;
+        let outcomes = join_all(self.options.regions.iter().map(of)).await;
         outcomes.into_iter().flatten().collect()
     }
 

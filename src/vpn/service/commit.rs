@@ -110,11 +110,8 @@ impl Attempt {
         let config = loop {
             let mut config = self.service.config().await?;
             let (placed, changed) = self.prepare(&mut config.document).await?;
-            if !changed && config.document.revision > 0 {
-                self.placed = self.placed.take().or(placed);
-                break config.document;
-            }
-            if self.save_peer(&mut config, &placed).await? {
+            let as_it_is = !changed && config.document.revision > 0;
+            if as_it_is || self.save_peer(&mut config, &placed).await? {
                 self.placed = self.placed.take().or(placed);
                 break config.document;
             }

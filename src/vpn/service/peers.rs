@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use popup_model::{Peer, PeerName, Region, StatusDocument};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::Service;
-use super::together::together;
 use crate::error::Error;
 use crate::vpn::peers;
 use crate::vpn::status::PeerView;
@@ -109,7 +109,7 @@ impl Service {
 
     async fn is_applied_everywhere(&self, revision: u64) -> bool {
         let regions = self.options.regions.iter();
-        let applied = together(regions.map(|region| self.is_applied_in(region, revision)));
+        let applied = join_all(regions.map(|region| self.is_applied_in(region, revision)));
         applied.await.into_iter().all(|applied| applied)
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use popup_model::{Region, StopReason};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::Service;
-use super::together::together;
 use crate::error::Error;
 use crate::vpn::{Group, lease};
 
@@ -29,7 +29,7 @@ impl Service {
             .iter()
             .map(|region| self.stop_in(region, reason, deadline));
         let mut stopped = true;
-        for gone in together(stops).await {
+        for gone in join_all(stops).await {
             stopped &= gone?;
         }
         Ok(stopped)
