@@ -163,7 +163,7 @@ impl AzureSettings {
             .filter(|(name, _)| !matches!(*name, "PATH" | "WG_UAPI_DIR"))
             .collect();
         let kernel = passed_on.contains(&("GATEWAY_MODE", "kernel".to_owned()));
-        if kernel && group.as_ref().is_some_and(|group| !group.confidential) {
+        if kernel && !group.confidential {
             let cure = "kernel needs CONTAINER_SKU=Confidential: no other container may do that";
             reader.problem("GATEWAY_MODE", cure);
         }
@@ -176,7 +176,7 @@ impl AzureSettings {
             arm_audience,
             credential,
             storage: storage?,
-            group: group?,
+            group,
             passed_on,
             ca_pem,
             dns_server,

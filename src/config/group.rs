@@ -64,11 +64,7 @@ pub struct AzureFiles {
     pub share: String,
 }
 
-/// `None` after problems.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    storage: Option<&StorageSettings>,
-) -> Option<GroupSettings> {
+pub(super) fn read(reader: &mut Reader<'_>, storage: Option<&StorageSettings>) -> GroupSettings {
     let image = reader
         .text("CONTAINER_IMAGE")
         .unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
@@ -102,7 +98,7 @@ pub(super) fn read(
             false
         }
     };
-    Some(GroupSettings {
+    GroupSettings {
         image,
         registry,
         identity,
@@ -111,7 +107,7 @@ pub(super) fn read(
         confidential,
         log_analytics: log_analytics(reader),
         files: files(reader),
-    })
+    }
 }
 
 fn identity(reader: &mut Reader<'_>) -> Option<GatewayIdentity> {
