@@ -37,3 +37,4 @@ pub use policy::{EgressPolicy, NeverAllowed, Refusal};
 pub use shard::{Handover, Shard};
 pub use tcp::ConnectFailure;
 pub use transmit::{Endpoint, Transmit};
+pub use turns::{QUANTUM, ROUND};

@@ -10,10 +10,10 @@ use std::time::Instant;
 use crate::peers::PeerIndex;
 
 /// Bytes of a peer's turn: one call of `UDP_SEGMENT`, or one frame of a network card.
-pub(crate) const QUANTUM: usize = 64 * 1024;
+pub const QUANTUM: usize = 64 * 1024;
 
 /// Bytes of a round: less than a millisecond's work.
-pub(crate) const ROUND: usize = 256 * 1024;
+pub const ROUND: usize = 256 * 1024;
 
 /// Things that wait, by peer.
 #[derive(Debug)]

@@ -9,7 +9,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel}
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
-use popup_gateway_core::{BoringInterface, Command, Endpoint, Gateway, Handover, UdpMapping};
+use popup_gateway_core::{
+    BoringInterface, Command, Endpoint, Gateway, Handover, ROUND, UdpMapping,
+};
 
 use super::echo_sockets::EchoSockets;
 use super::loop_handle::{Input, LoopEnd, LoopHandle, Snapshot};
@@ -22,13 +24,9 @@ use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
 /// Calls of `recvmmsg` on one socket before others have their turn.
 const TURN: usize = 8;
 
-/// Bytes that are read so: as much as others may send in the round that follows, so that neither
-/// direction is served at the cost of the other.
-const TURN_BYTES: usize = 256 * 1024;
-
 /// Bytes of frames that are read before the core's answers to them leave. More than the core sends
 /// on in a round: what it has not seen, it cannot share out.
-const FRAMES_AT_ONCE: usize = 1024 * 1024;
+const FRAMES_AT_ONCE: usize = 4 * ROUND;
 
 /// The same for datagrams from outside: little of what the core lets wait for all peers.
 const UDP_AT_ONCE: usize = 1024 * 1024;
@@ -41,8 +39,6 @@ const SMALLEST_FRAME: usize = 64;
 
 struct PacketLoop {
     poll: Poll,
-    /// The time of the input that is being handled.
-    now: Instant,
     registry: Registry,
     gateway: Gateway<BoringInterface>,
     wireguard: Vec<WireGuardSocket>,
@@ -122,7 +118,6 @@ impl PacketLoop {
         let (handovers, handed_over) = sync_channel(HANDOVERS);
         let packet_loop = Self {
             poll,
-            now: Instant::now(),
             registry,
             gateway,
             wireguard,
@@ -155,18 +150,18 @@ impl PacketLoop {
                 tracing::error!("cannot wait for packets: {error}");
                 return;
             }
-            self.now = Instant::now();
+            let now = Instant::now();
             for owner in std::mem::take(&mut self.unfinished) {
-                self.handle_readable(owner);
+                self.handle_readable(now, owner);
             }
             let mut frames = None;
             for event in &events {
                 match self.registry.owner(event.token()) {
-                    Some(Owner::Waker) if !self.handle_inputs() => return,
+                    Some(Owner::Waker) if !self.handle_inputs(now) => return,
                     Some(Owner::Waker) | None => {}
                     Some(Owner::Tcp(flow)) => {
                         self.splices
-                            .handle_event(&mut self.gateway, self.now, flow, event)
+                            .handle_event(&mut self.gateway, now, flow, event)
                     }
                     // Which sockets have frames must be known of all before one is read.
                     Some(owner @ Owner::Raw(number)) => {
@@ -175,17 +170,16 @@ impl PacketLoop {
                         }
                         frames = Some(owner);
                     }
-                    Some(owner) => self.handle_readable(owner),
+                    Some(owner) => self.handle_readable(now, owner),
                 }
             }
             if let Some(frames) = frames {
-                self.handle_readable(frames);
+                self.handle_readable(now, frames);
             }
-            let due = self.gateway.poll_timeout();
-            if due.is_some_and(|due| due <= self.now) {
-                self.gateway.handle_timeout(self.now);
+            if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
+                self.gateway.handle_timeout(now);
             }
-            self.drain();
+            self.drain(now);
         }
     }
 
@@ -213,14 +207,14 @@ impl PacketLoop {
             .map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    fn handle_readable(&mut self, owner: Owner) {
+    fn handle_readable(&mut self, now: Instant, owner: Owner) {
         let more = match owner {
-            Owner::WireGuard(index) => self.receive_datagrams(index),
-            Owner::Raw(_) => self.receive_frames(),
-            Owner::Udp(mapping) => self.receive_udp(mapping),
+            Owner::WireGuard(index) => self.receive_datagrams(now, index),
+            Owner::Raw(_) => self.receive_frames(now),
+            Owner::Udp(mapping) => self.receive_udp(now, mapping),
             Owner::Echo(mapping) => {
                 self.echo
-                    .receive(&mut self.gateway, self.now, mapping, &mut self.udp_buffer);
+                    .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer);
                 false
             }
             Owner::Tcp(_) | Owner::Waker => false,
@@ -230,10 +224,10 @@ impl PacketLoop {
         }
     }
 
-    fn receive_datagrams(&mut self, socket: usize) -> bool {
+    fn receive_datagrams(&mut self, now: Instant, socket: usize) -> bool {
         let mut bytes = 0;
         for _ in 0..TURN {
-            let (gateway, now) = (&mut self.gateway, self.now);
+            let gateway = &mut self.gateway;
             let buffers = &mut self.receive_buffers;
             let more = self.wireguard[socket].receive(buffers, |address, local, datagram| {
                 let source = Endpoint {
@@ -244,20 +238,21 @@ impl PacketLoop {
                 bytes += datagram.len();
                 gateway.handle_datagram(now, source, datagram);
             });
-            self.drain();
+            self.drain(now);
             if !more {
                 return false;
             }
-            if bytes >= TURN_BYTES {
+            // As much as others may send in the round that follows, so that neither direction is
+            // served at the cost of the other.
+            if bytes >= ROUND {
                 break;
             }
         }
         true
     }
 
-    fn receive_frames(&mut self) -> bool {
-        let (gateway, now) = (&mut self.gateway, self.now);
-        let Some(raw) = &mut self.raw else {
+    fn receive_frames(&mut self, now: Instant) -> bool {
+        let (Some(raw), gateway) = (&mut self.raw, &mut self.gateway) else {
             return false;
         };
         let mut bytes = 0;
@@ -271,29 +266,27 @@ impl PacketLoop {
         true
     }
 
-    fn receive_udp(&mut self, mapping: UdpMapping) -> bool {
+    fn receive_udp(&mut self, now: Instant, mapping: UdpMapping) -> bool {
         let buffer = &mut self.udp_buffer;
-        let (bytes, more) = self
-            .udp
-            .receive(&mut self.gateway, self.now, mapping, buffer);
+        let (bytes, more) = self.udp.receive(&mut self.gateway, now, mapping, buffer);
         self.undrained += bytes;
         if self.undrained >= UDP_AT_ONCE {
-            self.drain();
+            self.drain(now);
         }
         more
     }
 
     /// Does what the core wants done, until it wants nothing more.
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Instant) {
         self.undrained = 0;
         self.hand_over();
         loop {
-            self.gateway.flush(self.now);
+            self.gateway.flush(now);
             let mut idle = true;
-            while self.run_command() {
+            while self.run_command(now) {
                 idle = false;
             }
-            self.send_frames();
+            self.send_frames(now);
             while let Some(transmit) = self.gateway.poll_transmit() {
                 let failed = self.wireguard[transmit.destination.socket].send(&transmit);
                 for _ in 0..failed {
@@ -307,8 +300,7 @@ impl PacketLoop {
     }
 
     /// Sends the core's frames; their ports are held by now.
-    fn send_frames(&mut self) {
-        let now = self.now;
+    fn send_frames(&mut self, now: Instant) {
         let Some(raw) = &mut self.raw else { return };
         let mut failed = 0;
         while let Some(frame) = self.gateway.poll_frame() {
@@ -322,8 +314,7 @@ impl PacketLoop {
         }
     }
 
-    fn run_command(&mut self) -> bool {
-        let now = self.now;
+    fn run_command(&mut self, now: Instant) -> bool {
         let poll = self.poll.registry();
         let (gateway, registry) = (&mut self.gateway, &mut self.registry);
         let Some(command) = gateway.poll_command() else {
@@ -380,8 +371,7 @@ impl PacketLoop {
     }
 
     /// Takes what the control loop has sent; false when the loop is to end.
-    fn handle_inputs(&mut self) -> bool {
-        let now = self.now;
+    fn handle_inputs(&mut self, now: Instant) -> bool {
         loop {
             match self.inputs.try_recv() {
                 Ok(Input::SetPeers(peers)) => self.gateway.set_peers(now, peers),

@@ -14,17 +14,15 @@ use nix::sys::socket::{
     sockopt::UdpGroSegment,
 };
 use popup_gateway_core::session::Interface;
-use popup_gateway_core::{Gateway, UdpMapping};
+use popup_gateway_core::{Gateway, QUANTUM, UdpMapping};
 use rustix::net::sockopt::Ipv4PathMtuDiscovery;
 use slotmap::SecondaryMap;
 
 use super::registry::{Owner, Registry};
 
-/// Datagrams, or trains of them, that are read from one socket before others have their turn.
+/// Datagrams, or trains of them, that are read from one socket before others have their turn; and
+/// no more than [`QUANTUM`] bytes.
 const TURN: usize = 64;
-
-/// Bytes that are, in the same way.
-const TURN_BYTES: usize = 64 * 1024;
 
 /// Asked for; without CAP_NET_ADMIN the kernel grants at most `net.core.{r,w}mem_max`.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -137,7 +135,7 @@ impl UdpSockets {
             return (bytes, false);
         };
         for _ in 0..TURN {
-            if bytes >= TURN_BYTES {
+            if bytes >= QUANTUM {
                 break;
             }
             match receive(&outside.socket, buffer, &mut self.control) {
