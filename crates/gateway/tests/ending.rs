@@ -117,39 +117,30 @@ fn eventually<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Optio
     }
 }
 
-fn exists(path: PathBuf) -> impl FnMut() -> Option<()> {
-    move || path.exists().then_some(())
-}
-
-/// Time to come to where it hangs.
-fn a_moment() {
+/// A gateway that has made the file `made` and then hangs in the document `hangs` ends when it is
+/// told to, and says so.
+fn ends_though_it_hangs(place: &Place, hangs: &str, made: &str) {
+    place.put_what_hangs(hangs);
+    let mut gateway = place.start("socket", &[]);
+    let made = place.path(made);
+    eventually(START, "it has come so far", || made.exists().then_some(()));
+    // Time to come to where it hangs.
     std::thread::sleep(Duration::from_millis(500));
+    gateway.terminate();
+    assert!(gateway.wait(END).success());
+    assert_eq!(place.end().as_deref(), Some("terminated"));
 }
 
 #[test]
 fn a_directory_that_hangs_does_not_keep_the_process() {
     let place = Place::with_lease(SignedDuration::from_hours(1));
-    place.put_what_hangs("config.json");
-    let mut gateway = place.start("socket", &[]);
-    let key = place.path("keys/interface.key");
-    eventually(START, "it has its key", exists(key));
-    a_moment();
-    gateway.terminate();
-    assert!(gateway.wait(END).success());
-    assert_eq!(place.end().as_deref(), Some("terminated"));
+    ends_though_it_hangs(&place, "config.json", "keys/interface.key");
 }
 
 #[test]
 fn a_signal_counts_while_an_extension_is_looked_for() {
     let place = Place::with_lease(SignedDuration::from_secs(-1));
-    place.put_what_hangs("local.lease.json");
-    let mut gateway = place.start("socket", &[]);
-    let lock = place.path("local.gateway.lock");
-    eventually(START, "it has the region's lock", exists(lock));
-    a_moment();
-    gateway.terminate();
-    assert!(gateway.wait(END).success());
-    assert_eq!(place.end().as_deref(), Some("terminated"));
+    ends_though_it_hangs(&place, "local.lease.json", "local.gateway.lock");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use popup_gateway_core::{
     DropReason, EgressPolicy, Gateway, Handover, Limits, Settings, Shard, WayOut,
 };
 
-use crate::routing::udp;
+use crate::support::packets::udp;
 use crate::support::{Plain, endpoint, initiation, message, peer_spec};
 
 /// Two gateways with four peers: of tunnel addresses .2 to .5, the even ones belong to the first.

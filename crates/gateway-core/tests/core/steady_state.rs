@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use smoltcp::socket::tcp::State;
 
-use crate::routing::udp;
 use crate::support::counting::allocations;
+use crate::support::packets::udp;
 use crate::support::{World, peer_spec};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);

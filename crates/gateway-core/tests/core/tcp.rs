@@ -288,7 +288,7 @@ fn a_client_that_gives_up_while_connecting_ends_the_connect() {
     );
     world.inject(
         0,
-        &crate::routing::ipv4(source, *server.ip(), IpProtocol::Tcp, &segment),
+        &crate::support::packets::ipv4(source, *server.ip(), IpProtocol::Tcp, &segment),
     );
     assert_eq!(world.gateway.flow_counts().tcp, 0);
     assert!(world.outside.only().reset);

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddrV4;
 
-use crate::routing::{SERVER, client, udp};
+use crate::routing::{SERVER, client};
 use crate::support::World;
+use crate::support::packets::udp;
 
 #[test]
 fn datagrams_of_one_size_from_one_port_to_one_place_leave_in_one_call() {

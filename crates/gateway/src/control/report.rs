@@ -349,10 +349,10 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use popup_gateway_core::DropCounters;
-    use popup_model::PrivateKey;
     use popup_store::DirectoryStore;
 
     use super::*;
+    use crate::kernel_path::tests::spec;
 
     fn reporter(directory: &std::path::Path) -> Reporter {
         let lookup = |name: &str| match name {
@@ -364,16 +364,6 @@ mod tests {
         let settings = Settings::from_environment(&lookup).unwrap();
         let store = DirectoryStore::open(directory).unwrap();
         Reporter::new(Arc::new(store), &settings)
-    }
-
-    fn spec(host: u8) -> PeerSpec {
-        PeerSpec {
-            public_key: PrivateKey::generate().public_key(),
-            preshared_key: None,
-            ipv4: [10, 8, 0, host].into(),
-            ipv6: format!("fd00:8::{host}").parse().unwrap(),
-            mtu: 1420,
-        }
     }
 
     fn snapshot(peers: &[(&PeerSpec, u64, u64)]) -> Snapshot {

@@ -4,7 +4,8 @@ use popup_model::{PresharedKey, TunnelNetworks};
 
 use super::*;
 
-fn spec(host: u8) -> PeerSpec {
+/// A peer with a key of its own.
+pub(crate) fn spec(host: u8) -> PeerSpec {
     PeerSpec {
         public_key: PrivateKey::generate().public_key(),
         preshared_key: None,

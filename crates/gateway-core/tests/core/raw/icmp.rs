@@ -6,8 +6,8 @@ use popup_gateway_core::{DropReason, Received};
 use smoltcp::wire::{Icmpv4Packet, IpProtocol, Ipv4Packet};
 
 use super::{OUTSIDE, REMOTE, ends, heard, inside, raw_world};
-use crate::routing::{ipv4, udp};
 use crate::support::World;
+use crate::support::packets::{ipv4, udp};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 

@@ -5,8 +5,8 @@ use std::net::SocketAddrV4;
 use popup_gateway_core::{DropReason, Received};
 
 use super::{REMOTE, ends, heard, inside, raw_world};
-use crate::routing::udp;
 use crate::support::World;
+use crate::support::packets::udp;
 
 const JOINED: usize = 40;
 const DATA: usize = 1200;

@@ -9,8 +9,8 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpS
 
 use super::network::{coalesce, on_the_wire};
 use super::{OUTSIDE, REMOTE, ends, inside, raw_world};
-use crate::routing::ipv4;
 use crate::support::counting::allocations;
+use crate::support::packets::ipv4;
 use crate::support::{Client, World};
 
 const SECOND: Duration = Duration::from_secs(1);

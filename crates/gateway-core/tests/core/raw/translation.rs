@@ -7,7 +7,7 @@ use popup_gateway_core::{DropReason, Received, Transport};
 use smoltcp::wire::Ipv4Packet;
 
 use super::{OUTSIDE, REMOTE, ends, heard, inside, raw_world};
-use crate::routing::{SOURCE_ROUTES, udp, with_options};
+use crate::support::packets::{SOURCE_ROUTES, udp, with_options};
 use crate::support::{World, peer_spec};
 
 fn send(world: &mut World, port: u16, to: SocketAddrV4, data: &[u8]) -> SocketAddrV4 {

@@ -4,6 +4,7 @@
 mod client;
 pub(crate) mod counting;
 mod outside;
+pub(crate) mod packets;
 mod plain;
 mod world;
 
