@@ -12,6 +12,7 @@ mod options;
 mod report;
 mod results;
 mod rows;
+mod scheduling;
 mod servers;
 mod setting;
 mod soak;
@@ -24,6 +25,7 @@ use anyhow::{Result, ensure};
 use options::{Action, Options};
 use results::{Figures, Results};
 use rows::{Bench, Row};
+use scheduling::WithoutAutogroups;
 use servers::Kind;
 use tools::Tools;
 
@@ -36,7 +38,7 @@ fn main() -> Result<()> {
         Action::Report => report::publish(&Results::read(&options.results)?, &options),
         Action::Measure => measure_all(&options),
         Action::Soak(gigabytes) => {
-            prepare(&options)?;
+            let _without_autogroups = prepare(&options)?;
             soak::run(gigabytes, &options, &Tools::new(options.tools.clone()))
         }
     }
@@ -45,7 +47,7 @@ fn main() -> Result<()> {
 /// The whole run: round after round, and in each round server after server, so that what drifts
 /// in the machine hits all alike.
 fn measure_all(options: &Options) -> Result<()> {
-    prepare(options)?;
+    let _without_autogroups = prepare(options)?;
     let tools = Tools::new(options.tools.clone());
     let mut results = if options.add {
         Results::read(&options.results)?
@@ -104,7 +106,7 @@ fn measure_server(kind: Kind, round: u32, options: &Options, tools: &Tools) -> F
     figures
 }
 
-fn prepare(options: &Options) -> Result<()> {
+fn prepare(options: &Options) -> Result<WithoutAutogroups> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the bench makes network namespaces and so needs root: run `sudo make bench`"
@@ -112,7 +114,7 @@ fn prepare(options: &Options) -> Result<()> {
     lab::sweep()?;
     limits::raise_files()?;
     rustix::process::setpriority_process(None, options.nice)?;
-    Ok(())
+    WithoutAutogroups::new()
 }
 
 fn help() -> String {

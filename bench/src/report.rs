@@ -138,7 +138,7 @@ const INTRODUCTION: &str = "# Benchmarks
 
 `make bench` measures all servers in one run and writes this page; `make bench ARGS=--help` names its
 options. It needs root and Linux 6.1 or newer, and touches nothing outside network namespaces of its
-own. `make bench-soak` carries 20 GB and looks at every byte.
+own but `kernel.sched_autogroup_enabled`, which is off while it runs. `make bench-soak` carries 20 GB and looks at every byte.
 
 ```text
  [client] wireguard-go + TUN ── 1500-byte cable ── [server] ── 1500-byte cable ── [internet]
@@ -151,6 +151,9 @@ own. `make bench-soak` carries 20 GB and looks at every byte.
   real cards. The bench's bulk receivers take bytes without copying them.
 * Server CPU time is what the scheduler gave to the server's processes, to its cards' threads and to
   its core's softirq thread.
+* Autogroups (sched(7)) are off: with them a receiving thread at times waits for seconds behind the
+  programs that it receives for, which no card's interrupt does, and what is lost meanwhile is blamed
+  on the server.
 * Rounds go from server to server, so that what drifts in the machine hits all alike.
 * popup-raw runs as an unprivileged user with CAP_NET_RAW, popup-socket and wgslirpy as one without
   any capability, the others as root with a TUN device and iptables MASQUERADE.
