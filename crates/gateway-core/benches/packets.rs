@@ -44,6 +44,7 @@ fn raw_world() -> World {
             mtu: 1500,
             ports: 10_000..=31_999,
             held_ports: 512,
+            trains: true,
         });
     })
 }

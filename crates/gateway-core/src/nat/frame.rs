@@ -33,6 +33,9 @@ pub struct RawSettings {
     /// Most ports of each transport that may be held at once: each is a descriptor. One peer gets
     /// at most three quarters of those of UDP.
     pub held_ports: usize,
+    /// Whether the sender takes several datagrams as one packet, too
+    /// (`VIRTIO_NET_HDR_GSO_UDP_L4`, Linux 6.2).
+    pub trains: bool,
 }
 
 /// An IPv4 packet for the network.
@@ -44,16 +47,18 @@ pub struct Frame<'a> {
     pub offload: Option<Offload>,
 }
 
-/// A packet that stands for several of one TCP connection, and whose checksum is not finished.
-/// Offsets count from the IP header, as `struct virtio_net_hdr` has them from the frame's start
+/// A packet that stands for several of one TCP connection, or several datagrams to one remote, and
+/// whose checksum is not finished. Offsets count from the IP header, as `struct virtio_net_hdr` has them from the frame's start
 /// (virtio 1.2, section 5.1.6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offload {
+    /// What the packets are.
+    pub transport: Transport,
     /// Payload bytes of each of the packets.
     pub segment_size: u16,
-    /// Bytes of IP and TCP header, which every packet repeats.
+    /// Bytes of IP and transport header, which every packet repeats.
     pub header_len: u16,
-    /// Where the checksum begins: the TCP header.
+    /// Where the checksum begins: the transport's header.
     pub checksum_start: u16,
     /// Where, from there, it is written.
     pub checksum_offset: u16,

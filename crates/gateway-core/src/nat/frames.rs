@@ -1,20 +1,23 @@
 //! Packets on their way to the network. Segments of one connection that follow each other become
 //! one packet (GSO, Linux `Documentation/networking/segmentation-offloads.rst`), which costs the
-//! kernel as much as a single one.
+//! kernel as much as a single one; and so do datagrams of one size to one remote, where the kernel
+//! takes them so.
 //!
-//! Single packets lie one after the other in one buffer; only when a second segment follows does a
+//! Single packets lie one after the other in one buffer; only when a second one is added does a
 //! packet get a large buffer of its own. All buffers are used again.
 
 use std::collections::VecDeque;
+use std::net::SocketAddrV4;
 use std::ops::Range;
 
 use super::bindings::BindingId;
-use super::frame::{Frame, Offload};
+use super::frame::{Frame, Offload, Transport};
 use super::rewrite::{Side, replace_end};
 use crate::packet::{
-    IPV4_HEADER, Layout, Sum, TCP_HEADER, TcpFlags, checksum_is_right, sequence, set_word,
-    take_hop, word,
+    IPV4_HEADER, Layout, Protocol, Sum, TcpFlags, checksum_is_right, checksum_offset, sequence,
+    set_word, take_hop, word,
 };
+use crate::transmit::MAX_SEGMENTS;
 
 /// Longest IPv4 packet.
 const MAX_PACKET: usize = 65_535;
@@ -22,13 +25,13 @@ const MAX_PACKET: usize = 65_535;
 /// Bytes of single packets that may wait; beyond, packets are dropped as a router drops them.
 const MAX_SINGLES: usize = 8 * 1024 * 1024;
 
-/// Large packets that may wait; beyond, segments stay single.
+/// Large packets that may wait; beyond, what could be added to others stays single.
 const MAX_LARGE: usize = 32;
 
 /// Large buffers kept for reuse.
 const MAX_SPARE: usize = MAX_LARGE;
 
-/// How far back a packet of the same connection is looked for.
+/// How far back a packet of the same connection, or to the same remote, is looked for.
 const LOOK_BACK: usize = 16;
 
 #[derive(Debug)]
@@ -41,10 +44,46 @@ enum Place {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     binding: BindingId,
+    remote: SocketAddrV4,
+    transport: Transport,
     headers: usize,
     segment_size: usize,
+    /// Of TCP only.
     next_sequence: u32,
     closed: bool,
+}
+
+impl Open {
+    /// What a packet is to others that follow it; nothing, if none may be added.
+    fn of(binding: BindingId, packet: &[u8], layout: &Layout, trains: bool) -> Option<Self> {
+        let segment_size = packet.len() - layout.headers;
+        let (transport, next_sequence) = match layout.protocol {
+            Protocol::Tcp => {
+                let sequence = sequence(packet, layout.ip_header);
+                (Transport::Tcp, sequence.wrapping_add(segment_size as u32))
+            }
+            Protocol::Udp => (Transport::Udp, 0),
+            Protocol::Echo => return None,
+        };
+        growable(packet, layout, trains).then(|| Self {
+            binding,
+            remote: layout.destination,
+            transport,
+            headers: layout.headers,
+            segment_size,
+            next_sequence,
+            closed: layout.flags.is_some_and(|flags| flags.has(TcpFlags::PSH)),
+        })
+    }
+
+    /// Bytes of payload that a packet may have when all are added.
+    fn most_payload(&self) -> usize {
+        let longest = MAX_PACKET - self.headers;
+        match self.transport {
+            Transport::Tcp => longest,
+            Transport::Udp => longest.min(self.segment_size * MAX_SEGMENTS),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +95,8 @@ struct Queued {
 /// The queue.
 #[derive(Debug, Default)]
 pub(crate) struct FrameQueue {
+    /// Whether datagrams may be joined.
+    trains: bool,
     queue: VecDeque<Queued>,
     singles: Vec<u8>,
     large: usize,
@@ -64,6 +105,13 @@ pub(crate) struct FrameQueue {
 }
 
 impl FrameQueue {
+    pub(crate) fn new(trains: bool) -> Self {
+        Self {
+            trains,
+            ..Self::default()
+        }
+    }
+
     /// Puts a packet at the end as it is. False when there is no room.
     pub(crate) fn push(&mut self, packet: &[u8]) -> bool {
         self.push_single(packet, None).is_some()
@@ -90,22 +138,15 @@ impl FrameQueue {
         binding: BindingId,
         packet: &[u8],
         layout: &Layout,
-        source: std::net::SocketAddrV4,
+        source: SocketAddrV4,
     ) -> bool {
-        let open = growable(packet, layout).then(|| Open {
-            binding,
-            headers: layout.headers,
-            segment_size: packet.len() - layout.headers,
-            next_sequence: sequence(packet, layout.ip_header)
-                .wrapping_add((packet.len() - layout.headers) as u32),
-            closed: layout.flags.is_some_and(|flags| flags.has(TcpFlags::PSH)),
-        });
+        let open = Open::of(binding, packet, layout, self.trains);
         if let Some(open) = &open
             && self.append(open, packet, layout)
         {
             return true;
         }
-        self.close(binding);
+        self.close(binding, layout.destination);
         match self.push_single(packet, open) {
             Some(packet) => {
                 replace_end(packet, layout, Side::Source, source, false);
@@ -116,20 +157,23 @@ impl FrameQueue {
         }
     }
 
-    /// Nothing may be added any more to what waits for this binding: something else follows it.
-    fn close(&mut self, binding: BindingId) {
+    /// Nothing may be added any more to what waits for this remote: something else follows it.
+    fn close(&mut self, binding: BindingId, remote: SocketAddrV4) {
         let open = self.queue.iter_mut().rev().take(LOOK_BACK);
         let mut open = open.filter_map(|queued| queued.open.as_mut());
-        if let Some(open) = open.find(|open| open.binding == binding) {
+        if let Some(open) = open.find(|open| (open.binding, open.remote) == (binding, remote)) {
             open.closed = true;
         }
     }
 
     fn append(&mut self, new: &Open, packet: &[u8], layout: &Layout) -> bool {
         let recent = self.queue.iter().rev().take(LOOK_BACK);
-        let of_binding =
-            |queued: &Queued| queued.open.is_some_and(|open| open.binding == new.binding);
-        let Some(back) = recent.clone().position(of_binding) else {
+        let with_it = |queued: &Queued| {
+            queued
+                .open
+                .is_some_and(|open| (open.binding, open.remote) == (new.binding, new.remote))
+        };
+        let Some(back) = recent.clone().position(with_it) else {
             return false;
         };
         let index = self.queue.len() - 1 - back;
@@ -141,10 +185,15 @@ impl FrameQueue {
             Place::Single(range) => (&self.singles[range.clone()], false),
             Place::Large(buffer) => (&buffer[..], true),
         };
+        let follows = match new.transport {
+            Transport::Tcp => open.next_sequence == sequence(packet, layout.ip_header),
+            Transport::Udp => true,
+        };
+        let payload = first.len() - open.headers + new.segment_size;
         let fits = !open.closed
+            && follows
             && new.segment_size <= open.segment_size
-            && first.len() + new.segment_size <= MAX_PACKET
-            && open.next_sequence == sequence(packet, layout.ip_header)
+            && payload <= open.most_payload()
             && open.headers == new.headers
             && same_headers(first, packet, layout)
             && checksum_is_right(packet, IPV4_HEADER)
@@ -157,7 +206,9 @@ impl FrameQueue {
             return false;
         };
         buffer.extend_from_slice(&packet[layout.headers..]);
-        buffer[layout.ip_header + 13] |= packet[layout.ip_header + 13] & TcpFlags::PSH;
+        if new.transport == Transport::Tcp {
+            buffer[layout.ip_header + 13] |= packet[layout.ip_header + 13] & TcpFlags::PSH;
+        }
         open.next_sequence = new.next_sequence;
         open.closed = new.closed || new.segment_size < open.segment_size;
         true
@@ -212,26 +263,35 @@ impl FrameQueue {
     }
 }
 
-/// Whether segments may be added to this packet, or it to others: nothing but data.
-fn growable(packet: &[u8], layout: &Layout) -> bool {
-    layout.ip_header == IPV4_HEADER
+/// Whether others may be added to this packet, or it to others: a segment that is nothing but data,
+/// or a datagram that is whole and has a checksum.
+fn growable(packet: &[u8], layout: &Layout, trains: bool) -> bool {
+    let ip = layout.ip_header;
+    ip == IPV4_HEADER
         && packet.len() > layout.headers
-        && layout
-            .flags
-            .is_some_and(|flags| flags.0 & !TcpFlags::PSH == TcpFlags::ACK)
+        && match layout.flags {
+            Some(flags) => flags.0 & !TcpFlags::PSH == TcpFlags::ACK,
+            None => {
+                let length = usize::from(word(packet, ip + 4));
+                trains && length == packet.len() - ip && word(packet, layout.checksum_at()) != 0
+            }
+        }
 }
 
 /// Whether the headers differ in nothing but lengths, identification, sequence and checksums, or
 /// in what translation has changed in the first.
 fn same_headers(first: &[u8], packet: &[u8], layout: &Layout) -> bool {
-    let tcp = layout.ip_header;
+    let transport = layout.ip_header;
     let same = |range: Range<usize>| first[range.clone()] == packet[range];
-    same(0..2) // Version, header length, class of service and congestion mark.
+    let same_ip = same(0..2) // Version, header length, class of service and congestion mark.
         && same(6..8) // Fragmentation.
-        && first[8] == packet[8].wrapping_sub(1) // The first has lost its hop already.
-        && same(tcp + 8..tcp + 13) // Acknowledgement and data offset.
-        && same(tcp + 14..tcp + 16) // Window.
-        && same(tcp + 18..layout.headers) // Urgent pointer and options.
+        && first[8] == packet[8].wrapping_sub(1); // The first has lost its hop already.
+    let same_tcp = || {
+        same(transport + 8..transport + 13) // Acknowledgement and data offset.
+            && same(transport + 14..transport + 16) // Window.
+            && same(transport + 18..layout.headers) // Urgent pointer and options.
+    };
+    same_ip && (layout.protocol != Protocol::Tcp || same_tcp())
 }
 
 /// Finishes a grown packet as the sender's offload wants it.
@@ -241,13 +301,21 @@ fn leave_to_sender(packet: &mut [u8], open: &Open) -> Offload {
     let checksum = change.update(word(packet, 10));
     set_word(packet, 10, checksum);
     set_word(packet, 2, total as u16);
+    let protocol = match open.transport {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => {
+            set_word(packet, IPV4_HEADER + 4, (total - IPV4_HEADER) as u16);
+            Protocol::Udp
+        }
+    };
+    let at = checksum_offset(protocol);
     let sum = Sum::of_pseudo_header(packet, IPV4_HEADER);
-    set_word(packet, IPV4_HEADER + 16, sum.folded());
-    debug_assert!(open.headers >= IPV4_HEADER + TCP_HEADER);
+    set_word(packet, IPV4_HEADER + at, sum.folded());
     Offload {
+        transport: open.transport,
         segment_size: open.segment_size as u16,
         header_len: open.headers as u16,
         checksum_start: IPV4_HEADER as u16,
-        checksum_offset: 16,
+        checksum_offset: at as u16,
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! Where packets arrive faster than they can be encrypted, they wait by peer ([`backlog`]).
 //!
-//! Segments of a connection leave many in one packet where they follow each other ([`frames`]), and
-//! what arrives many in one is cut for the tunnel ([`crate::packet::cut`]).
+//! Segments of a connection, and datagrams to one remote, leave many in one packet where they follow
+//! each other ([`frames`]), and what arrives many in one is cut for the tunnel ([`crate::packet::cut`]).
 
 mod backlog;
 mod bindings;
@@ -59,9 +59,9 @@ impl Nat {
     pub(crate) fn new(settings: RawSettings) -> Self {
         Self {
             ports: Ports::new(&settings),
+            frames: FrameQueue::new(settings.trains),
             settings,
             bindings: Bindings::default(),
-            frames: FrameQueue::default(),
             backlog: Backlog::default(),
             reassembly: Reassembly::default(),
             scratch: Vec::new(),

@@ -193,6 +193,7 @@ mod tests {
             mtu: 1500,
             ports: 10_000..=10_099,
             held_ports,
+            trains: true,
         };
         (
             Ports::new(&settings),
@@ -315,6 +316,7 @@ mod tests {
             mtu: 1500,
             ports: 10_000..=19_999,
             held_ports: 5_000,
+            trains: true,
         };
         let (mut ports, mut rng) = (Ports::new(&settings), StdRng::seed_from_u64(3));
         let mut commands = Commands::default();

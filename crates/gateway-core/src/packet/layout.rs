@@ -137,7 +137,7 @@ pub(crate) fn fill_checksum(packet: &mut [u8], layout: &Layout) {
     finish_checksum(packet, layout);
 }
 
-/// Whether a TCP packet's checksum is right.
+/// Whether the checksum of a TCP packet, or of a UDP packet that has one, is right.
 pub(crate) fn checksum_is_right(packet: &[u8], ip_header: usize) -> bool {
     Sum::of_pseudo_header(packet, ip_header)
         .plus_sum(Sum::of(&packet[ip_header..]))

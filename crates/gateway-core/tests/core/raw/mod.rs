@@ -4,6 +4,7 @@ mod icmp;
 mod network;
 mod overload;
 mod tcp;
+mod trains;
 mod translation;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -22,6 +23,7 @@ pub(super) fn settings() -> RawSettings {
         mtu: 1500,
         ports: 10_000..=31_999,
         held_ports: 512,
+        trains: true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A network that sends as network cards with offloads do: many segments in one packet.
 
-use popup_gateway_core::{Offload, Received};
-use smoltcp::wire::{Ipv4Packet, TcpPacket, TcpSeqNumber};
+use popup_gateway_core::{Offload, Received, Transport};
+use smoltcp::wire::{Ipv4Packet, TcpPacket, TcpSeqNumber, UdpPacket};
 
 use crate::support::SentFrame;
 
@@ -13,17 +13,32 @@ pub(super) fn on_the_wire(frame: &SentFrame) -> Vec<Vec<u8>> {
         return vec![frame.packet.clone()];
     };
     let Offload {
+        transport,
         segment_size,
         header_len,
         checksum_start,
         checksum_offset,
     } = offload;
-    assert_eq!((checksum_start, checksum_offset), (20, 16));
+    let expected = match transport {
+        Transport::Tcp => (20, 16),
+        Transport::Udp => (20, 6),
+    };
+    assert_eq!((checksum_start, checksum_offset), expected);
     let whole = Ipv4Packet::new_checked(&frame.packet).unwrap();
     assert!(whole.verify_checksum());
     assert_eq!(usize::from(whole.total_len()), frame.packet.len());
+    if transport == Transport::Udp {
+        let datagram = UdpPacket::new_checked(&frame.packet[IP..]).unwrap();
+        assert_eq!(usize::from(datagram.len()), frame.packet.len() - IP);
+    }
     let (header, payload) = frame.packet.split_at(usize::from(header_len));
     assert!(payload.len() > usize::from(segment_size), "two or more");
+    let mut unfinished = frame.packet.clone();
+    leave_unfinished(&mut unfinished);
+    assert_eq!(
+        unfinished, frame.packet,
+        "the checksum is the pseudo-header's"
+    );
     let (source, destination) = (whole.src_addr().into(), whole.dst_addr().into());
     let last = payload.len().div_ceil(usize::from(segment_size)) - 1;
     payload
@@ -35,11 +50,20 @@ pub(super) fn on_the_wire(frame: &SentFrame) -> Vec<Vec<u8>> {
             let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
             ip.set_total_len(total);
             ip.fill_checksum();
-            let mut segment = TcpPacket::new_unchecked(&mut packet[IP..]);
-            let sequence = segment.seq_number() + n * usize::from(segment_size);
-            segment.set_seq_number(sequence);
-            segment.set_psh(segment.psh() && n == last);
-            segment.fill_checksum(&source, &destination);
+            match transport {
+                Transport::Tcp => {
+                    let mut segment = TcpPacket::new_unchecked(&mut packet[IP..]);
+                    let sequence = segment.seq_number() + n * usize::from(segment_size);
+                    segment.set_seq_number(sequence);
+                    segment.set_psh(segment.psh() && n == last);
+                    segment.fill_checksum(&source, &destination);
+                }
+                Transport::Udp => {
+                    let mut datagram = UdpPacket::new_unchecked(&mut packet[IP..]);
+                    datagram.set_len(total - IP as u16);
+                    datagram.fill_checksum(&source, &destination);
+                }
+            }
             packet
         })
         .collect()

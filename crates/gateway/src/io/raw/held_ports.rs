@@ -32,13 +32,16 @@ const MD5_KEY_LEN: usize = 16;
 #[derive(Debug)]
 pub(super) struct HeldPorts {
     address: Ipv4Addr,
+    /// Whether datagrams are to arrive joined.
+    trains: bool,
     held: HashMap<(Transport, u16), Socket>,
 }
 
 impl HeldPorts {
-    pub(super) fn new(address: Ipv4Addr) -> Self {
+    pub(super) fn new(address: Ipv4Addr, trains: bool) -> Self {
         Self {
             address,
+            trains,
             held: HashMap::new(),
         }
     }
@@ -47,7 +50,7 @@ impl HeldPorts {
         let address = SocketAddrV4::new(self.address, port);
         let socket = match transport {
             Transport::Tcp => silent_listener(address),
-            Transport::Udp => deaf_socket(address),
+            Transport::Udp => deaf_socket(address, self.trains),
         }?;
         self.held.insert((transport, port), socket);
         Ok(())
@@ -98,8 +101,13 @@ fn key_for_everybody() -> [u8; MD5SIG_LEN] {
     option
 }
 
-fn deaf_socket(address: SocketAddrV4) -> io::Result<Socket> {
+fn deaf_socket(address: SocketAddrV4, trains: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    if trains {
+        // The kernel joins datagrams for sockets that want it so, before the frames are read.
+        let enable = 1_i32.to_ne_bytes();
+        let _ = set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, &enable);
+    }
     if socket.attach_filter(&filter::nothing()).is_err() {
         // Then a packet or two wait in it for ever.
         socket.set_recv_buffer_size(0)?;
@@ -122,7 +130,7 @@ mod tests {
     }
 
     fn holding(transport: Transport) -> (HeldPorts, SocketAddrV4) {
-        let (mut held, port) = (HeldPorts::new(LOCALHOST), free_port());
+        let (mut held, port) = (HeldPorts::new(LOCALHOST, true), free_port());
         held.hold(transport, port).unwrap();
         (held, SocketAddrV4::new(LOCALHOST, port))
     }
@@ -167,7 +175,7 @@ mod tests {
     #[test]
     fn a_port_is_held_once_and_free_when_released() {
         let (mut held, address) = holding(Transport::Tcp);
-        let mut other = HeldPorts::new(LOCALHOST);
+        let mut other = HeldPorts::new(LOCALHOST, true);
         let refused = other.hold(Transport::Tcp, address.port()).unwrap_err();
         assert_eq!(refusal(&refused), PortRefusal::Taken);
         held.release(Transport::Tcp, address.port());

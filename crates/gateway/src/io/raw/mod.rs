@@ -15,7 +15,7 @@ mod network;
 mod next_hop;
 mod packet_socket;
 mod port_block;
-mod receive_queue;
+mod queues;
 mod self_test;
 mod syscalls;
 mod virtio;
@@ -109,24 +109,26 @@ impl RawSockets {
             mtu: outside.mtu,
             ports: port_block::share(&block, shard.index(), shard.count()),
             held_ports: (MOST_HELD.min(descriptors / 2) / shard.count()).max(FEWEST_HELD),
+            trains: self.frames.takes_trains(),
         };
         tracing::info!(
             interface = outside.name,
             ports = ?settings.ports,
             held_ports = settings.held_ports,
-            receive_buffer = self.frames.queue.bytes(),
+            trains = settings.trains,
+            receive_buffer = self.frames.queues.receive_bytes(),
             "packets can leave as frames"
         );
         let filter = filter::frames_for(settings.address, &settings.ports);
         self.frames
-            .queue
+            .queues
             .take_only(&filter)
             .map_err(|error| Unavailable::system("SO_ATTACH_FILTER", error))?;
         let mut path = RawPath {
             frames: self.frames,
             packets: self.packets,
             hops: self.hops,
-            held: HeldPorts::new(settings.address),
+            held: HeldPorts::new(settings.address, settings.trains),
             settings,
         };
         let proof = self_test::run(&mut path, target)?;
@@ -177,12 +179,12 @@ impl RawPath {
         registry: &mio::Registry,
         token: impl FnMut(usize) -> mio::Token,
     ) -> io::Result<()> {
-        self.frames.queue.register(registry, token)
+        self.frames.queues.register(registry, token)
     }
 
     /// Notes that something has arrived at one of its sockets.
     pub(super) fn handle_readable(&mut self, number: usize) {
-        self.frames.queue.handle_readable(number);
+        self.frames.queues.handle_readable(number);
     }
 
     /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.
@@ -192,7 +194,7 @@ impl RawPath {
 
     /// Frames that arrived faster than they were read, since the last call.
     pub(super) fn lost(&self) -> u64 {
-        self.frames.queue.lost()
+        self.frames.queues.lost()
     }
 
     /// Sends a frame on its way.

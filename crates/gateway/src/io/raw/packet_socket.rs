@@ -1,18 +1,16 @@
 //! The AF_PACKET socket on the outside interface: frames in and out, super-segments included.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use popup_gateway_core::{Frame, Received};
-use rustix::event::{PollFd, PollFlags, poll};
+use popup_gateway_core::{Frame, Offload, Received, Transport};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::network::Mac;
-use super::receive_queue::ReceiveQueue;
+use super::queues::Queues;
+use super::syscalls::send_by_interface;
 use super::{Unavailable, virtio};
-
-/// Asked for; without CAP_NET_ADMIN the kernel grants at most `net.core.wmem_max`.
-const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The largest frame: 64 KiB of packet, which is what GRO makes at most unless somebody asks for
 /// more.
@@ -24,29 +22,37 @@ const BEFORE: usize = virtio::LEN + virtio::ETHERNET_LEN;
 /// How long a full send buffer is waited for before the frame is dropped.
 const SEND_PATIENCE: Duration = Duration::from_millis(5);
 
-/// The socket.
+/// The socket, or rather several that share the work.
 pub(super) struct PacketSocket {
-    pub(super) queue: ReceiveQueue,
+    pub(super) queues: Queues,
     /// The source of every frame.
     mac: Mac,
     buffer: Vec<u8>,
 }
 
 impl PacketSocket {
-    /// Opens the socket on an interface. Nothing arrives until the queue is told what to take.
+    /// Opens the socket on an interface. Nothing arrives until the queues are told what to take.
     pub(super) fn open(interface: u32, mac: Mac) -> Result<Self, Unavailable> {
-        let queue = ReceiveQueue::open(interface)?;
-        let _ = queue.sender().set_send_buffer_size(SEND_BUFFER_BYTES);
         Ok(Self {
-            queue,
+            queues: Queues::open(interface)?,
             mac,
             buffer: vec![0; FRAME_BYTES],
         })
     }
 
+    /// Whether the kernel takes several datagrams in one frame, and gives them
+    /// (`VIRTIO_NET_HDR_GSO_UDP_L4`, Linux 6.2). It is asked with a frame by the loopback interface
+    /// for a neighbour that is not there.
+    pub(super) fn takes_trains(&self) -> bool {
+        let Ok(loopback) = nix::net::if_::if_nametoindex("lo") else {
+            return false;
+        };
+        send_by_interface(self.queues.sender().as_fd(), loopback, &train()).is_ok()
+    }
+
     /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.
     pub(super) fn receive(&mut self, take: impl FnOnce(&mut [u8], Received)) -> Option<usize> {
-        let len = match self.queue.receive(&mut self.buffer)? {
+        let len = match self.queues.receive(&mut self.buffer)? {
             Ok(len) => len,
             // Such as one whose kind the header cannot tell: the next may be well.
             Err(error) => {
@@ -64,37 +70,49 @@ impl PacketSocket {
     }
 
     /// Sends a frame to a neighbour.
-    pub(super) fn send(&self, to: Mac, frame: &Frame<'_>) -> io::Result<()> {
+    pub(super) fn send(&mut self, to: Mac, frame: &Frame<'_>) -> io::Result<()> {
         let virtio = virtio::encode(frame.offload);
-        let mut ethernet = [0; virtio::ETHERNET_LEN];
-        ethernet[..6].copy_from_slice(&to);
-        ethernet[6..12].copy_from_slice(&self.mac);
-        ethernet[12..].copy_from_slice(&(libc::ETH_P_IP as u16).to_be_bytes());
+        let ethernet = virtio::ethernet(to, self.mac);
         let parts = [&virtio[..], &ethernet, frame.packet].map(IoSlice::new);
+        let mut full = 0;
         loop {
             let mut no_control = SendAncillaryBuffer::default();
             match sendmsg(
-                self.queue.sender(),
+                self.queues.sender(),
                 &parts,
                 &mut no_control,
                 SendFlags::empty(),
             ) {
                 Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::AGAIN) if self.wait_for_room() => {}
+                Err(rustix::io::Errno::AGAIN) if full < self.queues.count() => {
+                    full += 1;
+                    self.queues.send_with_next();
+                }
+                Err(rustix::io::Errno::AGAIN) if self.queues.wait_for_room(SEND_PATIENCE) => {}
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
 
-    fn wait_for_room(&self) -> bool {
-        let mut fds = [PollFd::new(self.queue.sender(), PollFlags::OUT)];
-        let patience = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: SEND_PATIENCE.as_nanos() as _,
-        };
-        matches!(poll(&mut fds, Some(&patience)), Ok(ready) if ready > 0)
-    }
+/// A frame with two datagrams of a byte each, for nobody.
+fn train() -> Vec<u8> {
+    const NOBODY: Mac = [2, 0, 0, 0, 0, 1];
+    let offload = Offload {
+        transport: Transport::Udp,
+        segment_size: 1,
+        header_len: 28,
+        checksum_start: 20,
+        checksum_offset: 6,
+    };
+    let packet = [
+        0x45, 0, 0, 30, 0, 0, 0x40, 0, 64, 17, 0x3c, 0xcd, 127, 0, 0, 1, 127, 0, 0, 1, // IPv4
+        0, 9, 0, 9, 0, 10, 0xfe, 0x1d, // UDP, with the pseudo-header's sum
+        0, 0,
+    ];
+    let virtio = virtio::encode(Some(offload));
+    [&virtio[..], &virtio::ethernet(NOBODY, NOBODY), &packet].concat()
 }
 
 /// The packet in a frame, without what pads a short one.

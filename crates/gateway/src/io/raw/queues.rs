@@ -1,12 +1,15 @@
-//! Frames that wait to be read: a queue of several sockets.
+//! Frames that wait to be read, and those that wait to leave: queues of several sockets.
 //!
-//! Without CAP_NET_ADMIN a socket keeps no more than `net.core.rmem_max` allows, by default 208 KiB,
-//! which a handful of large frames fill. So several sockets share the work (PACKET_FANOUT, packet(7),
-//! Linux 3.10): the kernel fills one, and goes on to the next when it has little room left, and so
-//! on around. Memory is the kernel's, and only spent while frames wait; a ring of the same size
-//! would be resident all the time.
+//! Without CAP_NET_ADMIN a socket keeps no more than `net.core.{r,w}mem_max` allow, by default
+//! 208 KiB, which a handful of large frames fill. So several sockets share the work. Memory is the
+//! kernel's, and only spent while frames wait; a ring of the same size would be resident all the
+//! time.
 //!
-//! Invariant: frames are read in the order in which they came. The kernel returns to a socket only
+//! To leave, frames go into one socket until it is full, and then into the next. What they are in
+//! front of, the interface's own queue, is the same for all, so they stay in order.
+//!
+//! Of frames that arrive the kernel fills one socket, and goes on to the next when it has little
+//! room left, and so on around (PACKET_FANOUT, packet(7), Linux 3.10). Invariant: frames are read in the order in which they came. The kernel returns to a socket only
 //! after all others; so a socket is read until it is empty, and left for the next one that is not.
 //! Which are not is known from events (edge-triggered), without asking for it.
 
@@ -23,10 +26,10 @@ use socket2::{Domain, SockFilter, Socket, Type};
 use super::syscalls::{bind_to_interface, option, set_option};
 use super::{Unavailable, filter};
 
-/// Bytes that may wait in all, as the kernel counts them.
+/// Bytes that may wait in all, each way, as the kernel counts them.
 const WANTED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Asked for each socket: what `net.core.rmem_max` allows nearly everywhere. The kernel counts
+/// Asked for each socket: what `net.core.{r,w}mem_max` allow nearly everywhere. The kernel counts
 /// twice as much, for what it needs besides the frames themselves.
 const SOCKET_BYTES: usize = 212_992;
 
@@ -36,21 +39,24 @@ const MOST: usize = 16;
 const FANOUT_ROLLOVER: u32 = 3;
 const FANOUT_FLAG_UNIQUEID: u32 = 0x2000;
 
-pub(super) struct ReceiveQueue {
+pub(super) struct Queues {
     sockets: Vec<Socket>,
+    /// Which one frames leave by.
+    sender: usize,
     /// Where the oldest frames are.
     current: usize,
     /// Of each socket, whether there may be frames.
     readable: [bool; MOST],
 }
 
-impl ReceiveQueue {
+impl Queues {
     /// Opens the sockets on an interface. Nothing arrives until [`Self::take_only`].
     pub(super) fn open(interface: u32) -> Result<Self, Unavailable> {
         let first = open(interface)?;
         let granted = first.recv_buffer_size().unwrap_or(WANTED_BYTES).max(1);
         let mut queue = Self {
             sockets: vec![first],
+            sender: 0,
             current: 0,
             readable: [false; MOST],
         };
@@ -149,22 +155,46 @@ impl ReceiveQueue {
 
     /// Waits until there is something to read, without a registry; false when patience ends first.
     pub(super) fn wait(&mut self, patience: Duration) -> bool {
+        self.readable = self.poll(PollFlags::IN, patience);
+        self.readable.contains(&true)
+    }
+
+    /// The socket to send with.
+    pub(super) fn sender(&self) -> &Socket {
+        &self.sockets[self.sender]
+    }
+
+    /// Has frames leave by the next socket, since this one is full.
+    pub(super) fn send_with_next(&mut self) {
+        self.sender = (self.sender + 1) % self.sockets.len();
+    }
+
+    /// Waits until one of the sockets has room, and has frames leave by it; false when patience
+    /// ends first.
+    pub(super) fn wait_for_room(&mut self, patience: Duration) -> bool {
+        let room = self.poll(PollFlags::OUT, patience);
+        let found = room.iter().position(|room| *room);
+        self.sender = found.unwrap_or(self.sender);
+        found.is_some()
+    }
+
+    /// How many sockets there are.
+    pub(super) fn count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Which of the sockets are ready.
+    fn poll(&self, wanted: PollFlags, patience: Duration) -> [bool; MOST] {
         let socket = |index: usize| &self.sockets[index.min(self.sockets.len() - 1)];
         let mut fds: [PollFd<'_>; MOST] =
-            std::array::from_fn(|index| PollFd::new(socket(index), PollFlags::IN));
+            std::array::from_fn(|index| PollFd::new(socket(index), wanted));
         let patience = Timespec {
             tv_sec: patience.as_secs() as _,
             tv_nsec: patience.subsec_nanos() as _,
         };
         let count = self.sockets.len();
         let _ = poll(&mut fds[..count], Some(&patience));
-        self.readable = fds.map(|fd| !fd.revents().is_empty());
-        self.readable.contains(&true)
-    }
-
-    /// The socket to send with.
-    pub(super) fn sender(&self) -> &Socket {
-        &self.sockets[0]
+        fds.map(|fd| !fd.revents().is_empty())
     }
 
     /// Frames for which there was no room, since the last call.
@@ -186,8 +216,8 @@ impl ReceiveQueue {
         self.sockets.iter().filter_map(lost).sum()
     }
 
-    /// Bytes that may wait, as the kernel counts them.
-    pub(super) fn bytes(&self) -> usize {
+    /// Bytes that may wait to be read, as the kernel counts them.
+    pub(super) fn receive_bytes(&self) -> usize {
         let sizes = self.sockets.iter().map(Socket::recv_buffer_size);
         sizes.filter_map(Result::ok).sum()
     }
@@ -213,5 +243,6 @@ fn open(interface: u32) -> Result<Socket, Unavailable> {
         .and_then(|()| bind_to_interface(socket.as_fd(), libc::ETH_P_IP as u16, interface))
         .map_err(|error| Unavailable::system("bind to the outside interface", error))?;
     let _ = socket.set_recv_buffer_size(SOCKET_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BYTES);
     Ok(socket)
 }

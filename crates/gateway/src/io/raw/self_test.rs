@@ -148,7 +148,7 @@ impl Attempt<'_> {
             let deadline = Instant::now() + *patience;
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() || !self.path.frames.queue.wait(left) {
+                if left.is_zero() || !self.path.frames.queues.wait(left) {
                     break;
                 }
                 let (own, target) = (self.own, self.target);
@@ -252,10 +252,10 @@ mod tests {
         let ports = 20_000..=20_999;
         for transport in [Transport::Tcp, Transport::Udp] {
             // An address of nobody's here (RFC 5737).
-            let mut held = HeldPorts::new([192, 0, 2, 1].into());
+            let mut held = HeldPorts::new([192, 0, 2, 1].into(), false);
             let refused = hold_any(&mut held, transport, &ports);
             assert!(matches!(refused, Err(Unavailable::System { .. })));
-            let mut held = HeldPorts::new([127, 0, 0, 1].into());
+            let mut held = HeldPorts::new([127, 0, 0, 1].into(), false);
             let port = hold_any(&mut held, transport, &ports).unwrap();
             assert!(ports.contains(&port));
         }

@@ -24,15 +24,7 @@ pub(super) fn bind_to_interface(
     protocol: u16,
     index: u32,
 ) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: protocol.to_be(),
-        sll_ifindex: index.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
+    let address = link_address(protocol, index);
     // SAFETY: the kernel reads one `sockaddr_ll`, which outlives the call.
     let result = unsafe {
         libc::bind(
@@ -42,6 +34,42 @@ pub(super) fn bind_to_interface(
         )
     };
     check(result)
+}
+
+/// Sends a frame with an AF_PACKET socket by another interface than its own.
+pub(super) fn send_by_interface(
+    socket: BorrowedFd<'_>,
+    index: u32,
+    frame: &[u8],
+) -> io::Result<()> {
+    let address = link_address(libc::ETH_P_IP as u16, index);
+    // SAFETY: the kernel reads `frame` and one `sockaddr_ll`, which outlive the call.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    match sent {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn link_address(protocol: u16, index: u32) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    }
 }
 
 /// `getsockopt` into a value laid out by the caller; how much of it is filled.

@@ -1,8 +1,10 @@
-//! `struct virtio_net_hdr`: what goes before every frame of a PACKET_VNET_HDR socket (virtio 1.2,
-//! section 5.1.6.2; packet(7)). The kernel takes and gives the legacy form, in the machine's own
-//! byte order, with offsets from the Ethernet header.
+//! What goes before a packet: `struct virtio_net_hdr` before every frame of a PACKET_VNET_HDR socket
+//! (virtio 1.2, section 5.1.6.2; packet(7)), and the Ethernet header. The kernel takes and gives the
+//! legacy form, in the machine's own byte order, with offsets from the Ethernet header.
 
-use popup_gateway_core::{Offload, Received};
+use popup_gateway_core::{Offload, Received, Transport};
+
+use super::network::Mac;
 
 /// Bytes of the header.
 pub(super) const LEN: usize = 10;
@@ -23,7 +25,10 @@ pub(super) fn encode(offload: Option<Offload>) -> [u8; LEN] {
         return header;
     };
     header[0] = NEEDS_CSUM;
-    header[1] = GSO_TCPV4;
+    header[1] = match offload.transport {
+        Transport::Tcp => GSO_TCPV4,
+        Transport::Udp => GSO_UDP_L4,
+    };
     let fields = [
         offload.header_len.saturating_add(ETHERNET_LEN as u16),
         offload.segment_size,
@@ -33,6 +38,15 @@ pub(super) fn encode(offload: Option<Offload>) -> [u8; LEN] {
     for (bytes, field) in header[2..].chunks_exact_mut(2).zip(fields) {
         bytes.copy_from_slice(&field.to_ne_bytes());
     }
+    header
+}
+
+/// The Ethernet header of an IPv4 packet.
+pub(super) fn ethernet(to: Mac, from: Mac) -> [u8; ETHERNET_LEN] {
+    let mut header = [0; ETHERNET_LEN];
+    header[..6].copy_from_slice(&to);
+    header[6..12].copy_from_slice(&from);
+    header[12..].copy_from_slice(&(libc::ETH_P_IP as u16).to_be_bytes());
     header
 }
 
@@ -53,6 +67,7 @@ mod tests {
     #[test]
     fn offsets_count_from_the_ethernet_header() {
         let offload = Offload {
+            transport: Transport::Tcp,
             segment_size: 1368,
             header_len: 52,
             checksum_start: 20,
@@ -62,6 +77,11 @@ mod tests {
         let field = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
         assert_eq!(header[..2], [1, 1]);
         assert_eq!([field(2), field(4), field(6), field(8)], [66, 1368, 34, 16]);
+        let datagrams = Offload {
+            transport: Transport::Udp,
+            ..offload
+        };
+        assert_eq!(encode(Some(datagrams))[..2], [1, 5]);
         assert_eq!(encode(None), [0; LEN]);
     }
 
