@@ -1,6 +1,6 @@
 //! The gateway as a NAT over AF_PACKET, with CAP_NET_RAW alone.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -280,6 +280,73 @@ fn a_neighbour_that_gets_another_ethernet_address_is_found_again() {
             .shell("ip link set host address 02:00:00:00:00:77");
         crate::carries(client, Duration::from_secs(60));
     });
+}
+
+/// Many datagrams at once, first up and then down, which arrive as they were sent.
+fn exchange(server: &UdpSocket, mapped: SocketAddr, peer: &mut RawPeer, gateway: &Gateway<'_>) {
+    const COUNT: u8 = 40;
+    let SocketAddr::V4(there) = server.local_addr().unwrap() else {
+        unreachable!("bound to IPv4");
+    };
+    let marked = |mark: u8| [mark; 1000];
+    gateway.signal(Signal::STOP);
+    for mark in 0..COUNT {
+        peer.send(&udp(
+            (peer.address(), 5000),
+            (*there.ip(), there.port()),
+            &marked(mark),
+        ));
+    }
+    gateway.signal(Signal::CONT);
+    let mut buffer = [0; 2000];
+    for mark in 0..COUNT {
+        let (len, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], from), (&marked(mark)[..], mapped));
+    }
+    for mark in 0..COUNT {
+        server.send_to(&marked(mark), mapped).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for mark in 0..COUNT {
+        let packet = peer.receive(deadline).expect("an answer");
+        assert_eq!(packet[28..], marked(mark), "{mark}");
+    }
+}
+
+#[test]
+fn datagrams_that_follow_each_other_cross_the_neighbours_cable_together() {
+    let lab = Lab::new(Settings::default());
+    let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
+    let conf = gateway.add_peer("phone");
+    let client = lab.client();
+    let mut peer = RawPeer::new(&client, &conf);
+    peer.keep_bursts();
+    assert!(peer.shakes_hands(Duration::from_secs(5)));
+    let open: Ipv4Addr = Internet::ADDRESS.parse().unwrap();
+    let router = lab.internet.namespace();
+    let server = router.enter(|| UdpSocket::bind((open, 4000)).unwrap());
+    server
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    peer.send(&udp((peer.address(), 5000), (open, 4000), b"begin"));
+    let (_, mapped) = server.recv_from(&mut [0; 10]).unwrap();
+
+    // Cards that join what arrives within a millisecond.
+    router.shell("ethtool -K host tso off");
+    lab.host.namespace.shell(
+        "ethtool -K internet gro on
+         mount -t sysfs sysfs /sys
+         echo 1000000 >/sys/class/net/internet/gro_flush_timeout
+         echo 100 >/sys/class/net/internet/napi_defer_hard_irqs",
+    );
+    let capture = Capture::begin(&lab.host.namespace, "internet");
+    exchange(&server, mapped, &mut peer, &gateway);
+    let captured = capture.end();
+    let long = |source: &str| captured.matching(&format!("ip.src == {source} && ip.len > 2000"));
+    let (up, down) = (long("203.0.113.1"), long(Internet::ADDRESS));
+    let knows_trains = gateway.log().contains("trains=true");
+    assert_eq!(!up.is_empty(), knows_trains, "{up:#?}");
+    assert_eq!(!down.is_empty(), knows_trains, "{down:#?}");
 }
 
 /// More than one socket of a process without privileges can keep.

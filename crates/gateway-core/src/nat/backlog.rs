@@ -5,11 +5,11 @@
 //! that queues fairly (RFC 8290, section 1.2): a peer whose share of the queue is full loses what comes
 //! for it, and nobody else does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::frame::Received;
 use crate::peers::PeerIndex;
-use crate::turns::Turns;
+use crate::turns::{ROUND, Turns};
 
 /// Bytes that peers may share, each the same.
 const MOST: usize = 2 * 1024 * 1024;
@@ -20,12 +20,18 @@ const LEAST_SHARE: usize = 128 * 1024;
 /// Bytes that may wait for all, since each of very many may have its least share.
 const MOST_IN_ALL: usize = 8 * MOST;
 
-/// Buffers of each kind kept for reuse.
+/// Buffers of each size kept for reuse.
 const MOST_SPARE: usize = 32;
 
-/// Room of a buffer for a packet that stands for itself; what is longer gets one as long as can be,
-/// so that no packet holds much more memory than it counts for.
-const SHORT: usize = 2048;
+/// Room of the buffers, so that no packet holds much more memory than it counts for.
+const SIZES: [usize; 4] = [2048, 8192, 32_768, 65_535];
+
+/// Bytes that are looked at before a round ends where several peers are served. More than a round
+/// sends on: what has not been seen cannot be shared out.
+const LOOK_AHEAD: usize = 4 * ROUND;
+
+/// How long after packets for several peers were seen they are taken to be served.
+const SHARED: Duration = Duration::from_secs(10);
 
 /// A packet that waits.
 #[derive(Debug)]
@@ -42,14 +48,33 @@ pub(super) struct Backlog {
     /// Bytes that wait, by peer.
     bytes: Vec<usize>,
     bytes_in_all: usize,
-    spare_short: Vec<Vec<u8>>,
-    spare_long: Vec<Vec<u8>>,
+    spare: [Vec<Vec<u8>>; SIZES.len()],
+    /// Whom the last packet was for.
+    last: Option<PeerIndex>,
+    /// When a packet was for another peer than the one before.
+    shared_at: Option<Instant>,
 }
 
 impl Backlog {
     /// Begins a round, unless there is one at this time.
     pub(super) fn begin_round(&mut self, now: Instant) {
         self.turns.begin_round(now);
+    }
+
+    /// Takes note of whom a packet is for.
+    pub(super) fn see(&mut self, now: Instant, peer: PeerIndex) {
+        if self.last.replace(peer).is_some_and(|last| last != peer) {
+            self.shared_at = Some(now);
+        }
+    }
+
+    /// Bytes of packets that are of use before the round ends. Where all are for one peer there is
+    /// nothing to share out, and what is not sent on had better wait where it is.
+    pub(super) fn room(&self, now: Instant) -> usize {
+        match self.shared_at {
+            Some(at) if now.saturating_duration_since(at) < SHARED => LOOK_AHEAD,
+            _ => ROUND,
+        }
     }
 
     /// Whether a packet of so many bytes may be taken at once; then it is counted for the round.
@@ -74,11 +99,9 @@ impl Backlog {
         }
         *bytes += packet.len();
         self.bytes_in_all += packet.len();
-        let (spare, room) = match packet.len() <= SHORT {
-            true => (&mut self.spare_short, SHORT),
-            false => (&mut self.spare_long, usize::from(u16::MAX)),
-        };
-        let mut buffer = spare.pop().unwrap_or_else(|| Vec::with_capacity(room));
+        let size = size_for(packet.len());
+        let spare = self.spare[size].pop();
+        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(SIZES[size]));
         buffer.extend_from_slice(packet);
         let waiting = Waiting {
             packet: buffer,
@@ -101,10 +124,7 @@ impl Backlog {
     }
 
     pub(super) fn recycle(&mut self, mut waiting: Waiting) {
-        let spare = match waiting.packet.capacity() <= SHORT {
-            true => &mut self.spare_short,
-            false => &mut self.spare_long,
-        };
+        let spare = &mut self.spare[size_for(waiting.packet.capacity())];
         if spare.len() < MOST_SPARE {
             waiting.packet.clear();
             spare.push(waiting.packet);
@@ -117,10 +137,16 @@ impl Backlog {
     }
 }
 
+/// Which of the sizes a packet needs.
+fn size_for(bytes: usize) -> usize {
+    SIZES
+        .partition_point(|size| *size < bytes)
+        .min(SIZES.len() - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turns::ROUND;
 
     const FRAME: usize = 60_000;
 
@@ -154,6 +180,43 @@ mod tests {
         assert!(!backlog.passes(FRAME), "another one waits");
         assert_eq!(pop_all(&mut backlog, &mut now), [1]);
         assert!(backlog.passes(FRAME));
+    }
+
+    #[test]
+    fn more_is_looked_at_while_there_are_several_to_share_it() {
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        for _ in 0..3 {
+            backlog.see(now, PeerIndex(1));
+        }
+        assert_eq!(backlog.room(now), ROUND);
+        backlog.see(now, PeerIndex(2));
+        backlog.see(after(10), PeerIndex(2));
+        assert!(backlog.room(after(9)) > ROUND);
+        assert_eq!(backlog.room(after(10)), ROUND);
+        backlog.see(after(11), PeerIndex(1));
+        assert!(backlog.room(after(11)) > ROUND);
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_for_what_fits_into_it() {
+        for (bytes, size) in [(1, 0), (2048, 0), (2049, 1), (32_768, 2), (65_535, 3)] {
+            assert_eq!(size_for(bytes), size);
+        }
+        let (mut backlog, mut now) = (Backlog::default(), Instant::now());
+        for len in [100, 3000, 20_000, 65_535] {
+            let packet = vec![7; len];
+            assert!(backlog.push(PeerIndex(1), &packet, Received::default()));
+            now += Duration::from_millis(1);
+            backlog.begin_round(now);
+            let waiting = backlog.pop().unwrap();
+            backlog.recycle(waiting);
+            let spare: Vec<usize> = backlog.spare.iter().map(Vec::len).collect();
+            let expected: Vec<usize> = (0..SIZES.len())
+                .map(|size| usize::from(size <= size_for(len)))
+                .collect();
+            assert_eq!(spare, expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
+use crate::packet::{Layout, cut};
+
 /// Which transport a port is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -45,6 +47,23 @@ pub struct Frame<'a> {
     pub packet: &'a [u8],
     /// What is left to whoever sends it; nothing when `None`.
     pub offload: Option<Offload>,
+}
+
+impl Frame<'_> {
+    /// Gives every packet that this one stands for to `emit`, whole and with its checksums: for a
+    /// sender that takes no others.
+    pub fn split(&self, mut emit: impl FnMut(&[u8])) {
+        let layout = Layout::new(self.packet);
+        match (self.offload, layout) {
+            (Some(offload), Ok(layout)) => {
+                let mut packet = self.packet.to_vec();
+                cut(&mut packet, &layout, offload.segment_size.into(), |piece| {
+                    emit(piece);
+                });
+            }
+            _ => emit(self.packet),
+        }
+    }
 }
 
 /// A packet that stands for several of one TCP connection, or several datagrams to one remote, and

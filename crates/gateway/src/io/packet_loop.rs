@@ -24,11 +24,8 @@ use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
 /// Calls of `recvmmsg` on one socket before others have their turn.
 const TURN: usize = 8;
 
-/// Bytes of frames that are read before the core's answers to them leave. More than the core sends
-/// on in a round: what it has not seen, it cannot share out.
-const FRAMES_AT_ONCE: usize = 4 * ROUND;
-
-/// The same for datagrams from outside: little of what the core lets wait for all peers.
+/// Bytes of datagrams from outside that are read before the core's answers to them leave: little of
+/// what the core lets wait for all peers.
 const UDP_AT_ONCE: usize = 1024 * 1024;
 
 /// What may wait to be taken over by a loop.
@@ -256,7 +253,7 @@ impl PacketLoop {
             return false;
         };
         let mut bytes = 0;
-        while bytes < FRAMES_AT_ONCE {
+        while bytes < gateway.room_for_frames(now) {
             let frame = raw.receive(|packet, received| gateway.handle_frame(now, packet, received));
             match frame {
                 Some(len) => bytes += len.max(SMALLEST_FRAME),

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use popup_gateway_core::{RawSettings, WayOut};
+use popup_gateway_core::{Frame, RawSettings, WayOut};
 use smoltcp::wire::{Ipv4Packet, UdpPacket};
 
 use super::network::on_the_wire;
@@ -56,6 +56,28 @@ fn datagrams_of_one_size_to_one_remote_leave_in_one_packet() {
     assert_eq!(counts, [20]);
     let expected: Vec<_> = (0..20).map(|mark| (REMOTE, 1200, mark)).collect();
     assert_eq!(datagrams, expected);
+}
+
+#[test]
+fn a_packet_can_be_taken_apart_for_a_sender_that_takes_no_others() {
+    let mut world = world(true);
+    let lens = [1200, 1200, 700];
+    world.inject_batch(0, &lens.map(|len| datagram(REMOTE, len, len as u8)));
+    let sent = world.frames.pop().unwrap();
+    let frame = Frame {
+        packet: &sent.packet,
+        offload: sent.offload,
+    };
+    let mut pieces = Vec::new();
+    frame.split(|packet| pieces.push(packet.to_vec()));
+    let data = |packet: &Vec<u8>| (ends(packet), packet[28..].to_vec());
+    let expected: Vec<_> = on_the_wire(&sent).iter().map(data).collect();
+    assert_eq!(pieces.iter().map(data).collect::<Vec<_>>(), expected);
+    let single = Frame {
+        packet: &pieces[0],
+        offload: None,
+    };
+    single.split(|packet| assert_eq!(packet, pieces[0]));
 }
 
 #[test]

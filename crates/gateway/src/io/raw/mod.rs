@@ -200,21 +200,25 @@ impl RawPath {
     /// Sends a frame on its way.
     pub(super) fn send(&mut self, now: Instant, frame: &Frame<'_>) -> io::Result<()> {
         let destination = destination(frame.packet).ok_or(io::ErrorKind::InvalidInput)?;
-        let single = frame.offload.is_none();
-        match self.hops.hop(now, destination, single) {
+        match self.hops.hop(now, destination) {
             Hop::To(mac) => self.frames.send(mac, frame),
             // The system's own firewall may refuse what it has not seen the beginning of.
             Hop::Confirm(mac) => self
-                .send_by_system(destination, frame.packet)
+                .send_by_system(destination, frame)
                 .or_else(|_| self.frames.send(mac, frame)),
-            Hop::Unknown if single => self.send_by_system(destination, frame.packet),
-            Hop::Unknown => Err(io::ErrorKind::HostUnreachable.into()),
+            Hop::Unknown => self.send_by_system(destination, frame),
         }
     }
 
-    fn send_by_system(&self, destination: Ipv4Addr, packet: &[u8]) -> io::Result<()> {
-        let to = SocketAddr::from((destination, 0));
-        self.packets.send_to(packet, &to.into()).map(drop)
+    fn send_by_system(&self, destination: Ipv4Addr, frame: &Frame<'_>) -> io::Result<()> {
+        let to = SocketAddr::from((destination, 0)).into();
+        let mut sent = Ok(());
+        frame.split(|packet| {
+            if sent.is_ok() {
+                sent = self.packets.send_to(packet, &to).map(drop);
+            }
+        });
+        sent
     }
 
     pub(super) fn hold(&mut self, transport: Transport, port: u16) -> io::Result<()> {

@@ -75,8 +75,8 @@ impl NextHops {
         &self.outside
     }
 
-    /// How a packet to `destination` is to go. `single`: it can go through the system, too.
-    pub(super) fn hop(&mut self, now: Instant, destination: Ipv4Addr, single: bool) -> Hop {
+    /// How a packet to `destination` is to go.
+    pub(super) fn hop(&mut self, now: Instant, destination: Ipv4Addr) -> Hop {
         if now.saturating_duration_since(self.network_read_at) >= REFRESH {
             self.network_read_at = now;
             self.read_network();
@@ -95,7 +95,7 @@ impl NextHops {
         }
         match self.neighbours.get_mut(&neighbour) {
             None => Hop::Unknown,
-            Some(neighbour) if single && neighbour.stale => {
+            Some(neighbour) if neighbour.stale => {
                 neighbour.stale = false;
                 Hop::Confirm(neighbour.mac)
             }
