@@ -272,7 +272,8 @@ fn a_neighbour_that_gets_another_ethernet_address_is_found_again() {
         lab.host.namespace.shell(
             "cd /proc/sys/net/ipv4/neigh/internet
              echo 1000 >base_reachable_time_ms
-             echo 1 >delay_first_probe_time",
+             echo 1 >delay_first_probe_time
+             ip neighbour flush dev internet",
         );
         crate::carries(client, Duration::from_secs(10));
         lab.internet
