@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::options::Options;
+use crate::scheduling;
 use crate::servers::Kind;
 use crate::tools::Tools;
 
@@ -39,6 +40,10 @@ pub(crate) fn describe(options: &Options, tools: &Tools) -> Result<Vec<(String, 
         (
             "slowed core",
             format!("{:.0} % of one", options.share * 100.0),
+        ),
+        (
+            "autogroups",
+            if scheduling::are_on() { "on" } else { "off" }.to_owned(),
         ),
         (
             "commit",

@@ -332,12 +332,6 @@ impl<I: Interface> Gateway<I> {
         }
     }
 
-    /// Bytes of packets from the network that are of use before the next [`Self::flush`]; others
-    /// had better wait where they are.
-    pub fn room_for_frames(&self, now: Instant) -> usize {
-        self.nat.as_ref().map_or(0, |nat| nat.room(now))
-    }
-
     /// A port could not be held: what was bound to it ends.
     pub fn handle_port_refused(
         &mut self,

@@ -5,11 +5,11 @@
 //! that queues fairly (RFC 8290, section 1.2): a peer whose share of the queue is full loses what comes
 //! for it, and nobody else does.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::frame::Received;
 use crate::peers::PeerIndex;
-use crate::turns::{ROUND, Turns};
+use crate::turns::Turns;
 
 /// Bytes that peers may share, each the same.
 const MOST: usize = 2 * 1024 * 1024;
@@ -23,15 +23,8 @@ const MOST_IN_ALL: usize = 8 * MOST;
 /// Buffers of each size kept for reuse.
 const MOST_SPARE: usize = 32;
 
-/// Room of the buffers, so that no packet holds much more memory than it counts for.
-const SIZES: [usize; 4] = [2048, 8192, 32_768, 65_535];
-
-/// Bytes that are looked at before a round ends where several peers are served. More than a round
-/// sends on: what has not been seen cannot be shared out.
-const LOOK_AHEAD: usize = 4 * ROUND;
-
-/// How long after packets for several peers were seen they are taken to be served.
-const SHARED: Duration = Duration::from_secs(10);
+/// Room of the buffers. A packet counts for the whole of its own.
+const SIZES: [usize; 5] = [256, 2048, 8192, 32_768, 65_535];
 
 /// A packet that waits.
 #[derive(Debug)]
@@ -49,32 +42,12 @@ pub(super) struct Backlog {
     bytes: Vec<usize>,
     bytes_in_all: usize,
     spare: [Vec<Vec<u8>>; SIZES.len()],
-    /// Whom the last packet was for.
-    last: Option<PeerIndex>,
-    /// When a packet was for another peer than the one before.
-    shared_at: Option<Instant>,
 }
 
 impl Backlog {
     /// Begins a round, unless there is one at this time.
     pub(super) fn begin_round(&mut self, now: Instant) {
         self.turns.begin_round(now);
-    }
-
-    /// Takes note of whom a packet is for.
-    pub(super) fn see(&mut self, now: Instant, peer: PeerIndex) {
-        if self.last.replace(peer).is_some_and(|last| last != peer) {
-            self.shared_at = Some(now);
-        }
-    }
-
-    /// Bytes of packets that are of use before the round ends. Where all are for one peer there is
-    /// nothing to share out, and what is not sent on had better wait where it is.
-    pub(super) fn room(&self, now: Instant) -> usize {
-        match self.shared_at {
-            Some(at) if now.saturating_duration_since(at) < SHARED => LOOK_AHEAD,
-            _ => ROUND,
-        }
     }
 
     /// Whether a packet of so many bytes may be taken at once; then it is counted for the round.
@@ -93,15 +66,15 @@ impl Backlog {
             self.bytes.resize(index + 1, 0);
         }
         let share = (MOST / self.turns.peers().max(1)).max(LEAST_SHARE);
-        let bytes = &mut self.bytes[index];
-        if *bytes + packet.len() > share || self.bytes_in_all + packet.len() > MOST_IN_ALL {
+        let size = size_for(packet.len());
+        let (bytes, room) = (&mut self.bytes[index], SIZES[size]);
+        if *bytes + room > share || self.bytes_in_all + room > MOST_IN_ALL {
             return false;
         }
-        *bytes += packet.len();
-        self.bytes_in_all += packet.len();
-        let size = size_for(packet.len());
+        *bytes += room;
+        self.bytes_in_all += room;
         let spare = self.spare[size].pop();
-        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(SIZES[size]));
+        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(room));
         buffer.extend_from_slice(packet);
         let waiting = Waiting {
             packet: buffer,
@@ -116,15 +89,16 @@ impl Backlog {
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.turns.pop(|waiting| waiting.packet.len())?;
         self.turns.spend(waiting.packet.len());
+        let room = SIZES[size_for(waiting.packet.len())];
         if let Some(bytes) = self.bytes.get_mut(waiting.peer.0 as usize) {
-            *bytes -= waiting.packet.len();
+            *bytes -= room;
         }
-        self.bytes_in_all -= waiting.packet.len();
+        self.bytes_in_all -= room;
         Some(waiting)
     }
 
     pub(super) fn recycle(&mut self, mut waiting: Waiting) {
-        let spare = &mut self.spare[size_for(waiting.packet.capacity())];
+        let spare = &mut self.spare[size_for(waiting.packet.len())];
         if spare.len() < MOST_SPARE {
             waiting.packet.clear();
             spare.push(waiting.packet);
@@ -147,8 +121,11 @@ fn size_for(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turns::ROUND;
+    use std::time::Duration;
 
     const FRAME: usize = 60_000;
+    const ROOM: usize = 65_535;
 
     fn push(backlog: &mut Backlog, peer: u32, mark: u8) -> bool {
         let received = Received::default();
@@ -158,7 +135,7 @@ mod tests {
     fn pop_all(backlog: &mut Backlog, now: &mut Instant) -> Vec<u8> {
         let mut marks = Vec::new();
         while backlog.next_round().is_some() {
-            *now += std::time::Duration::from_millis(1);
+            *now += Duration::from_millis(1);
             backlog.begin_round(*now);
             while let Some(waiting) = backlog.pop() {
                 marks.push(waiting.packet[0]);
@@ -175,7 +152,7 @@ mod tests {
         let passed = (0..).take_while(|_| backlog.passes(FRAME)).count();
         assert_eq!(passed, ROUND.div_ceil(FRAME));
         assert!(push(&mut backlog, 1, 1));
-        now += std::time::Duration::from_millis(1);
+        now += Duration::from_millis(1);
         backlog.begin_round(now);
         assert!(!backlog.passes(FRAME), "another one waits");
         assert_eq!(pop_all(&mut backlog, &mut now), [1]);
@@ -183,28 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn more_is_looked_at_while_there_are_several_to_share_it() {
-        let (mut backlog, now) = (Backlog::default(), Instant::now());
-        let after = |seconds| now + Duration::from_secs(seconds);
-        for _ in 0..3 {
-            backlog.see(now, PeerIndex(1));
-        }
-        assert_eq!(backlog.room(now), ROUND);
-        backlog.see(now, PeerIndex(2));
-        backlog.see(after(10), PeerIndex(2));
-        assert!(backlog.room(after(9)) > ROUND);
-        assert_eq!(backlog.room(after(10)), ROUND);
-        backlog.see(after(11), PeerIndex(1));
-        assert!(backlog.room(after(11)) > ROUND);
-    }
-
-    #[test]
     fn a_buffer_is_used_again_for_what_fits_into_it() {
-        for (bytes, size) in [(1, 0), (2048, 0), (2049, 1), (32_768, 2), (65_535, 3)] {
+        for (bytes, size) in [(1, 0), (256, 0), (257, 1), (32_768, 3), (65_535, 4)] {
             assert_eq!(size_for(bytes), size);
         }
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
-        for len in [100, 3000, 20_000, 65_535] {
+        for len in [100, 1400, 3000, 20_000, 65_535] {
             let packet = vec![7; len];
             assert!(backlog.push(PeerIndex(1), &packet, Received::default()));
             now += Duration::from_millis(1);
@@ -224,7 +185,7 @@ mod tests {
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
         backlog.begin_round(now);
         let of_first = (0..100).filter(|_| push(&mut backlog, 7, 7)).count();
-        assert_eq!(of_first, MOST / FRAME);
+        assert_eq!(of_first, MOST / ROOM);
         for _ in 0..2 {
             assert!(push(&mut backlog, 9, 9));
         }
@@ -245,7 +206,7 @@ mod tests {
         let waiting = (0..1000)
             .filter(|peer| push(&mut backlog, *peer, 0))
             .count();
-        assert_eq!(waiting, MOST_IN_ALL / FRAME);
+        assert_eq!(waiting, MOST_IN_ALL / ROOM);
         assert_eq!(pop_all(&mut backlog, &mut now).len(), waiting);
         assert_eq!(backlog.bytes_in_all, 0);
         assert!(push(&mut backlog, 999, 0));

@@ -158,7 +158,7 @@ impl FrameQueue {
     }
 
     /// Nothing may be added any more to what waits for this remote: something else follows it.
-    fn close(&mut self, binding: BindingId, remote: SocketAddrV4) {
+    pub(crate) fn close(&mut self, binding: BindingId, remote: SocketAddrV4) {
         let open = self.queue.iter_mut().rev().take(LOOK_BACK);
         let mut open = open.filter_map(|queued| queued.open.as_mut());
         if let Some(open) = open.find(|open| (open.binding, open.remote) == (binding, remote)) {
@@ -263,18 +263,15 @@ impl FrameQueue {
     }
 }
 
-/// Whether others may be added to this packet, or it to others: a segment that is nothing but data,
-/// or a datagram that is whole and has a checksum.
+/// Whether others may be added to this packet, or it to others, if its checksum is right: a segment
+/// that is nothing but data, or a datagram as long as its packet.
 fn growable(packet: &[u8], layout: &Layout, trains: bool) -> bool {
     let ip = layout.ip_header;
     ip == IPV4_HEADER
         && packet.len() > layout.headers
         && match layout.flags {
             Some(flags) => flags.0 & !TcpFlags::PSH == TcpFlags::ACK,
-            None => {
-                let length = usize::from(word(packet, ip + 4));
-                trains && length == packet.len() - ip && word(packet, layout.checksum_at()) != 0
-            }
+            None => trains && usize::from(word(packet, ip + 4)) == packet.len() - ip,
         }
 }
 

@@ -66,13 +66,12 @@ impl Nat {
     ) -> Result<(), DropReason> {
         let layout = Layout::new(packet)?;
         let id = self.binding_of(&layout)?;
-        let peer = self.bindings.get(id).map(|binding| binding.peer);
-        let peer = peer.ok_or(DropReason::Unsolicited)?;
         self.backlog.begin_round(cx.now);
-        self.backlog.see(cx.now, peer);
         if self.backlog.passes(packet.len()) {
             return self.take_segment(cx, id, layout, packet, received);
         }
+        let peer = self.bindings.get(id).map(|binding| binding.peer);
+        let peer = peer.ok_or(DropReason::Unsolicited)?;
         match self.backlog.push(peer, packet, received) {
             true => Ok(()),
             false => Err(DropReason::Overload),

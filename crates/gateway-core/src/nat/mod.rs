@@ -121,11 +121,6 @@ impl Nat {
         self.ports.refuse(cx.now, transport, port, why);
     }
 
-    /// Bytes of packets from the network that are of use before the next [`Self::flush`].
-    pub(crate) fn room(&self, now: Instant) -> usize {
-        self.backlog.room(now)
-    }
-
     /// The next packet for the network.
     pub(crate) fn poll_frame(&mut self) -> Option<Frame<'_>> {
         self.frames.pop()

@@ -74,6 +74,7 @@ impl Nat {
             self.check_fragmentation(cx, peer, packet)?;
             replace_end(packet, &layout, Side::Source, source, false);
             take_hop(packet);
+            self.frames.close(id, layout.destination);
             self.push_in_fragments(packet)
         };
         if sent {

@@ -24,8 +24,11 @@ use super::wireguard_socket::{ReceiveBuffers, WireGuardSocket};
 /// Calls of `recvmmsg` on one socket before others have their turn.
 const TURN: usize = 8;
 
-/// Bytes of datagrams from outside that are read before the core's answers to them leave: little of
-/// what the core lets wait for all peers.
+/// Bytes of frames that are read before the core's answers to them leave. More than the core sends
+/// on in a round: what it has not seen, it cannot share out.
+const FRAMES_AT_ONCE: usize = 4 * ROUND;
+
+/// The same for datagrams from outside: little of what the core lets wait for all peers.
 const UDP_AT_ONCE: usize = 1024 * 1024;
 
 /// What may wait to be taken over by a loop.
@@ -55,6 +58,8 @@ struct PacketLoop {
     undrained: usize,
     /// Sockets whose turn ended before they were empty: no event will tell of them again.
     unfinished: Vec<Owner>,
+    /// The same of frames, all of whose sockets are read in one turn.
+    frames_unfinished: bool,
 }
 
 /// Where another loop takes what belongs to it.
@@ -130,6 +135,7 @@ impl PacketLoop {
             udp_buffer: vec![0; 65_536],
             undrained: 0,
             unfinished: Vec::new(),
+            frames_unfinished: false,
         };
         let end = LoopEnd {
             inputs: sender,
@@ -148,10 +154,10 @@ impl PacketLoop {
                 return;
             }
             let now = Instant::now();
+            let mut frames = std::mem::take(&mut self.frames_unfinished);
             for owner in std::mem::take(&mut self.unfinished) {
                 self.handle_readable(now, owner);
             }
-            let mut frames = None;
             for event in &events {
                 match self.registry.owner(event.token()) {
                     Some(Owner::Waker) if !self.handle_inputs(now) => return,
@@ -161,17 +167,17 @@ impl PacketLoop {
                             .handle_event(&mut self.gateway, now, flow, event)
                     }
                     // Which sockets have frames must be known of all before one is read.
-                    Some(owner @ Owner::Raw(number)) => {
+                    Some(Owner::Raw(number)) => {
                         if let Some(raw) = &mut self.raw {
                             raw.handle_readable(number);
                         }
-                        frames = Some(owner);
+                        frames = true;
                     }
                     Some(owner) => self.handle_readable(now, owner),
                 }
             }
-            if let Some(frames) = frames {
-                self.handle_readable(now, frames);
+            if frames {
+                self.frames_unfinished = self.receive_frames(now);
             }
             if self.gateway.poll_timeout().is_some_and(|due| due <= now) {
                 self.gateway.handle_timeout(now);
@@ -196,7 +202,7 @@ impl PacketLoop {
 
     /// How long nothing needs to be done.
     fn patience(&self) -> Option<Duration> {
-        if !self.unfinished.is_empty() {
+        if self.frames_unfinished || !self.unfinished.is_empty() {
             return Some(Duration::ZERO);
         }
         self.gateway
@@ -207,14 +213,13 @@ impl PacketLoop {
     fn handle_readable(&mut self, now: Instant, owner: Owner) {
         let more = match owner {
             Owner::WireGuard(index) => self.receive_datagrams(now, index),
-            Owner::Raw(_) => self.receive_frames(now),
             Owner::Udp(mapping) => self.receive_udp(now, mapping),
             Owner::Echo(mapping) => {
                 self.echo
                     .receive(&mut self.gateway, now, mapping, &mut self.udp_buffer);
                 false
             }
-            Owner::Tcp(_) | Owner::Waker => false,
+            Owner::Tcp(_) | Owner::Raw(_) | Owner::Waker => false,
         };
         if more && !self.unfinished.contains(&owner) {
             self.unfinished.push(owner);
@@ -253,7 +258,7 @@ impl PacketLoop {
             return false;
         };
         let mut bytes = 0;
-        while bytes < gateway.room_for_frames(now) {
+        while bytes < FRAMES_AT_ONCE {
             let frame = raw.receive(|packet, received| gateway.handle_frame(now, packet, received));
             match frame {
                 Some(len) => bytes += len.max(SMALLEST_FRAME),

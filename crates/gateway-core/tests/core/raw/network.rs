@@ -1,6 +1,6 @@
 //! A network that sends as network cards with offloads do: many segments in one packet.
 
-use popup_gateway_core::{Offload, Received, Transport};
+use popup_gateway_core::{Frame, Offload, Received, Transport};
 use smoltcp::wire::{Ipv4Packet, TcpPacket, TcpSeqNumber, UdpPacket};
 
 use crate::support::SentFrame;
@@ -41,7 +41,7 @@ pub(super) fn on_the_wire(frame: &SentFrame) -> Vec<Vec<u8>> {
     );
     let (source, destination) = (whole.src_addr().into(), whole.dst_addr().into());
     let last = payload.len().div_ceil(usize::from(segment_size)) - 1;
-    payload
+    let wire: Vec<Vec<u8>> = payload
         .chunks(usize::from(segment_size))
         .enumerate()
         .map(|(n, piece)| {
@@ -66,7 +66,26 @@ pub(super) fn on_the_wire(frame: &SentFrame) -> Vec<Vec<u8>> {
             }
             packet
         })
-        .collect()
+        .collect();
+    assert_eq!(taken_apart(frame), wire);
+    wire
+}
+
+/// The packets that the gateway itself takes a frame apart into, numbered as a card leaves them.
+fn taken_apart(frame: &SentFrame) -> Vec<Vec<u8>> {
+    let number = [frame.packet[4], frame.packet[5]];
+    let mut packets = Vec::new();
+    let frame = Frame {
+        packet: &frame.packet,
+        offload: frame.offload,
+    };
+    frame.split(|packet| {
+        let mut packet = packet.to_vec();
+        packet[4..6].copy_from_slice(&number);
+        Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
+        packets.push(packet);
+    });
+    packets
 }
 
 /// Joins what follows each other as GRO does, and leaves checksums unfinished as a card does.

@@ -203,22 +203,25 @@ impl RawPath {
         match self.hops.hop(now, destination) {
             Hop::To(mac) => self.frames.send(mac, frame),
             // The system's own firewall may refuse what it has not seen the beginning of.
-            Hop::Confirm(mac) => self
-                .send_by_system(destination, frame)
-                .or_else(|_| self.frames.send(mac, frame)),
-            Hop::Unknown => self.send_by_system(destination, frame),
+            Hop::Confirm(mac) => match self.send_by_system(destination, frame) {
+                (0, Err(_)) => self.frames.send(mac, frame),
+                (_, sent) => sent,
+            },
+            Hop::Unknown => self.send_by_system(destination, frame).1,
         }
     }
 
-    fn send_by_system(&self, destination: Ipv4Addr, frame: &Frame<'_>) -> io::Result<()> {
+    /// Sends a frame packet by packet: how many have been sent, and what became of the last.
+    fn send_by_system(&self, destination: Ipv4Addr, frame: &Frame<'_>) -> (usize, io::Result<()>) {
         let to = SocketAddr::from((destination, 0)).into();
-        let mut sent = Ok(());
+        let (mut count, mut sent) = (0, Ok(()));
         frame.split(|packet| {
             if sent.is_ok() {
                 sent = self.packets.send_to(packet, &to).map(drop);
+                count += usize::from(sent.is_ok());
             }
         });
-        sent
+        (count, sent)
     }
 
     pub(super) fn hold(&mut self, transport: Transport, port: u16) -> io::Result<()> {

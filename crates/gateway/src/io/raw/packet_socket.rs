@@ -44,10 +44,18 @@ impl PacketSocket {
     /// (`VIRTIO_NET_HDR_GSO_UDP_L4`, Linux 6.2). It is asked with a frame by the loopback interface
     /// for a neighbour that is not there.
     pub(super) fn takes_trains(&self) -> bool {
-        let Ok(loopback) = nix::net::if_::if_nametoindex("lo") else {
-            return false;
-        };
-        send_by_interface(self.queues.sender().as_fd(), loopback, &train()).is_ok()
+        let asked = nix::net::if_::if_nametoindex("lo")
+            .map_err(io::Error::from)
+            .and_then(|loopback| {
+                send_by_interface(self.queues.sender().as_fd(), loopback, &train())
+            });
+        match asked {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!("datagrams leave one by one: {error}");
+                false
+            }
+        }
     }
 
     /// Lends the next packet to `take`; `None` when there is none now, otherwise its length.
@@ -84,7 +92,7 @@ impl PacketSocket {
                 SendFlags::empty(),
             ) {
                 Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::AGAIN) if full < self.queues.count() => {
+                Err(rustix::io::Errno::AGAIN) if full < self.queues.senders() => {
                     full += 1;
                     self.queues.send_with_next();
                 }
