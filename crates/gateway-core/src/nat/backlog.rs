@@ -23,8 +23,11 @@ const MOST_IN_ALL: usize = 8 * MOST;
 /// Buffers of each size kept for reuse.
 const MOST_SPARE: usize = 32;
 
-/// Room of the buffers. A packet counts for the whole of its own.
-const SIZES: [usize; 5] = [256, 2048, 8192, 32_768, 65_535];
+/// Room of the buffers.
+const SIZES: [usize; 9] = [256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_535];
+
+/// Counted for packets that are shorter, so that none holds more than twice what it counts for.
+const SMALLEST: usize = 128;
 
 /// A packet that waits.
 #[derive(Debug)]
@@ -66,15 +69,15 @@ impl Backlog {
             self.bytes.resize(index + 1, 0);
         }
         let share = (MOST / self.turns.peers().max(1)).max(LEAST_SHARE);
-        let size = size_for(packet.len());
-        let (bytes, room) = (&mut self.bytes[index], SIZES[size]);
-        if *bytes + room > share || self.bytes_in_all + room > MOST_IN_ALL {
+        let (bytes, counted) = (&mut self.bytes[index], packet.len().max(SMALLEST));
+        if *bytes + counted > share || self.bytes_in_all + counted > MOST_IN_ALL {
             return false;
         }
-        *bytes += room;
-        self.bytes_in_all += room;
+        *bytes += counted;
+        self.bytes_in_all += counted;
+        let size = size_for(packet.len());
         let spare = self.spare[size].pop();
-        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(room));
+        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(SIZES[size]));
         buffer.extend_from_slice(packet);
         let waiting = Waiting {
             packet: buffer,
@@ -89,11 +92,11 @@ impl Backlog {
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.turns.pop(|waiting| waiting.packet.len())?;
         self.turns.spend(waiting.packet.len());
-        let room = SIZES[size_for(waiting.packet.len())];
+        let counted = waiting.packet.len().max(SMALLEST);
         if let Some(bytes) = self.bytes.get_mut(waiting.peer.0 as usize) {
-            *bytes -= room;
+            *bytes -= counted;
         }
-        self.bytes_in_all -= room;
+        self.bytes_in_all -= counted;
         Some(waiting)
     }
 
@@ -125,7 +128,6 @@ mod tests {
     use std::time::Duration;
 
     const FRAME: usize = 60_000;
-    const ROOM: usize = 65_535;
 
     fn push(backlog: &mut Backlog, peer: u32, mark: u8) -> bool {
         let received = Received::default();
@@ -161,11 +163,11 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_for_what_fits_into_it() {
-        for (bytes, size) in [(1, 0), (256, 0), (257, 1), (32_768, 3), (65_535, 4)] {
+        for (bytes, size) in [(1, 0), (256, 0), (257, 1), (32_768, 7), (65_535, 8)] {
             assert_eq!(size_for(bytes), size);
         }
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
-        for len in [100, 1400, 3000, 20_000, 65_535] {
+        for (size, len) in SIZES.into_iter().enumerate() {
             let packet = vec![7; len];
             assert!(backlog.push(PeerIndex(1), &packet, Received::default()));
             now += Duration::from_millis(1);
@@ -174,7 +176,7 @@ mod tests {
             backlog.recycle(waiting);
             let spare: Vec<usize> = backlog.spare.iter().map(Vec::len).collect();
             let expected: Vec<usize> = (0..SIZES.len())
-                .map(|size| usize::from(size <= size_for(len)))
+                .map(|other| usize::from(other <= size))
                 .collect();
             assert_eq!(spare, expected);
         }
@@ -185,7 +187,7 @@ mod tests {
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
         backlog.begin_round(now);
         let of_first = (0..100).filter(|_| push(&mut backlog, 7, 7)).count();
-        assert_eq!(of_first, MOST / ROOM);
+        assert_eq!(of_first, MOST / FRAME);
         for _ in 0..2 {
             assert!(push(&mut backlog, 9, 9));
         }
@@ -206,7 +208,7 @@ mod tests {
         let waiting = (0..1000)
             .filter(|peer| push(&mut backlog, *peer, 0))
             .count();
-        assert_eq!(waiting, MOST_IN_ALL / ROOM);
+        assert_eq!(waiting, MOST_IN_ALL / FRAME);
         assert_eq!(pop_all(&mut backlog, &mut now).len(), waiting);
         assert_eq!(backlog.bytes_in_all, 0);
         assert!(push(&mut backlog, 999, 0));
