@@ -283,6 +283,19 @@ fn a_neighbour_that_gets_another_ethernet_address_is_found_again() {
     });
 }
 
+/// A server on the internet that the peer has spoken to, and the address it has been spoken to from.
+fn partner(lab: &Lab, peer: &mut RawPeer) -> (UdpSocket, SocketAddr) {
+    let open: Ipv4Addr = Internet::ADDRESS.parse().unwrap();
+    let router = lab.internet.namespace();
+    let server = router.enter(|| UdpSocket::bind((open, 4000)).unwrap());
+    server
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    peer.send(&udp((peer.address(), 5000), (open, 4000), b"begin"));
+    let (_, mapped) = server.recv_from(&mut [0; 10]).unwrap();
+    (server, mapped)
+}
+
 /// Many datagrams at once, first up and then down, which arrive as they were sent.
 fn exchange(server: &UdpSocket, mapped: SocketAddr, peer: &mut RawPeer, gateway: &Gateway<'_>) {
     const COUNT: u8 = 40;
@@ -329,14 +342,8 @@ fn datagrams_that_follow_each_other_cross_the_neighbours_cable_together() {
     let mut peer = RawPeer::new(&client, &conf);
     peer.keep_bursts();
     assert!(peer.shakes_hands(Duration::from_secs(5)));
-    let open: Ipv4Addr = Internet::ADDRESS.parse().unwrap();
+    let (server, mapped) = partner(&lab, &mut peer);
     let router = lab.internet.namespace();
-    let server = router.enter(|| UdpSocket::bind((open, 4000)).unwrap());
-    server
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    peer.send(&udp((peer.address(), 5000), (open, 4000), b"begin"));
-    let (_, mapped) = server.recv_from(&mut [0; 10]).unwrap();
 
     // Cards that join what arrives within a millisecond.
     router.shell("ethtool -K host tso off");
@@ -371,16 +378,7 @@ fn a_burst_that_finds_the_gateway_busy_waits_and_stays_in_order() {
     let mut peer = RawPeer::new(&client, &conf);
     peer.keep_bursts();
     assert!(peer.shakes_hands(Duration::from_secs(5)));
-    let open: Ipv4Addr = Internet::ADDRESS.parse().unwrap();
-    let server = lab
-        .internet
-        .namespace()
-        .enter(|| UdpSocket::bind((open, 4000)).unwrap());
-    server
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    peer.send(&udp((peer.address(), 5000), (open, 4000), b"begin"));
-    let (_, mapped) = server.recv_from(&mut [0; 10]).unwrap();
+    let (server, mapped) = partner(&lab, &mut peer);
 
     gateway.signal(Signal::STOP);
     for number in 0..BURST {
