@@ -82,7 +82,7 @@ impl PacketSocket {
         let virtio = virtio::encode(frame.offload);
         let ethernet = virtio::ethernet(to, self.mac);
         let parts = [&virtio[..], &ethernet, frame.packet].map(IoSlice::new);
-        let mut full = 0;
+        let mut tried = 1;
         loop {
             let mut no_control = SendAncillaryBuffer::default();
             match sendmsg(
@@ -92,8 +92,8 @@ impl PacketSocket {
                 SendFlags::empty(),
             ) {
                 Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::AGAIN) if full < self.queues.senders() => {
-                    full += 1;
+                Err(rustix::io::Errno::AGAIN) if tried < self.queues.senders() => {
+                    tried += 1;
                     self.queues.send_with_next();
                 }
                 Err(rustix::io::Errno::AGAIN) if self.queues.wait_for_room(SEND_PATIENCE) => {}

@@ -160,7 +160,7 @@ impl Queues {
 
     /// Waits until there is something to read, without a registry; false when patience ends first.
     pub(super) fn wait(&mut self, patience: Duration) -> bool {
-        self.readable = self.poll(PollFlags::IN, patience);
+        self.readable = ready(&self.sockets, PollFlags::IN, patience);
         self.readable.contains(&true)
     }
 
@@ -177,8 +177,9 @@ impl Queues {
     /// Waits until one of the senders has room, and has frames leave by it; false when patience
     /// ends first.
     pub(super) fn wait_for_room(&mut self, patience: Duration) -> bool {
-        let room = self.poll(PollFlags::OUT, patience);
-        let found = room[..self.senders()].iter().position(|room| *room);
+        let senders = &self.sockets[..self.senders()];
+        let room = ready(senders, PollFlags::OUT, patience);
+        let found = room.iter().position(|room| *room);
         self.sender = found.unwrap_or(self.sender);
         found.is_some()
     }
@@ -186,20 +187,6 @@ impl Queues {
     /// How many sockets frames leave by.
     pub(super) fn senders(&self) -> usize {
         self.sockets.len().min(SENDERS)
-    }
-
-    /// Which of the sockets are ready.
-    fn poll(&self, wanted: PollFlags, patience: Duration) -> [bool; MOST] {
-        let socket = |index: usize| &self.sockets[index.min(self.sockets.len() - 1)];
-        let mut fds: [PollFd<'_>; MOST] =
-            std::array::from_fn(|index| PollFd::new(socket(index), wanted));
-        let patience = Timespec {
-            tv_sec: patience.as_secs() as _,
-            tv_nsec: patience.subsec_nanos() as _,
-        };
-        let count = self.sockets.len();
-        let _ = poll(&mut fds[..count], Some(&patience));
-        fds.map(|fd| !fd.revents().is_empty())
     }
 
     /// Frames for which there was no room, since the last call.
@@ -228,6 +215,19 @@ impl Queues {
     }
 }
 
+/// Which of some sockets are ready, once any of them is or patience has ended.
+fn ready(sockets: &[Socket], wanted: PollFlags, patience: Duration) -> [bool; MOST] {
+    let socket = |index: usize| &sockets[index.min(sockets.len() - 1)];
+    let mut fds: [PollFd<'_>; MOST] =
+        std::array::from_fn(|index| PollFd::new(socket(index), wanted));
+    let patience = Timespec {
+        tv_sec: patience.as_secs() as _,
+        tv_nsec: patience.subsec_nanos() as _,
+    };
+    let _ = poll(&mut fds[..sockets.len()], Some(&patience));
+    fds.map(|fd| !fd.revents().is_empty())
+}
+
 fn open(interface: u32) -> Result<Socket, Unavailable> {
     let opened = Socket::new(Domain::PACKET, Type::RAW, None);
     let socket = opened.map_err(|error| Unavailable::system("AF_PACKET", error))?;
@@ -250,4 +250,59 @@ fn open(interface: u32) -> Result<Socket, Unavailable> {
     let _ = socket.set_recv_buffer_size(SOCKET_BYTES);
     let _ = socket.set_send_buffer_size(SOCKET_BYTES);
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Queues of sockets of another kind, which needs no capability, and their other ends. The
+    /// senders are full.
+    fn full() -> (Queues, Vec<Socket>) {
+        let pairs = (0..10).map(|_| Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap());
+        let (sockets, ends): (Vec<Socket>, Vec<Socket>) = pairs.unzip();
+        for socket in &sockets {
+            socket.set_nonblocking(true).unwrap();
+        }
+        for sender in &sockets[..SENDERS] {
+            while sender.send(&[0; 1000]).is_ok() {}
+        }
+        let queues = Queues {
+            sockets,
+            sender: 0,
+            current: 0,
+            readable: [false; MOST],
+        };
+        (queues, ends)
+    }
+
+    #[test]
+    fn room_is_waited_for_in_the_sockets_that_frames_leave_by() {
+        let (mut queues, ends) = full();
+        assert_eq!(queues.senders(), SENDERS);
+        assert!(!queues.wait_for_room(Duration::from_millis(10)));
+        assert_eq!(queues.sender, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                ends[2].set_nonblocking(true).unwrap();
+                while rustix::net::recv(&ends[2], &mut [0; 1000][..], RecvFlags::empty()).is_ok() {}
+            });
+            assert!(queues.wait_for_room(Duration::from_secs(10)));
+        });
+        assert_eq!(queues.sender, 2);
+        assert!(queues.sender().send(&[0; 1000]).is_ok());
+    }
+
+    #[test]
+    fn frames_leave_by_the_first_sockets_in_turn() {
+        let (mut queues, _ends) = full();
+        let turns: Vec<usize> = (0..2 * SENDERS)
+            .map(|_| {
+                queues.send_with_next();
+                queues.sender
+            })
+            .collect();
+        assert_eq!(turns, [1, 2, 3, 0, 1, 2, 3, 0]);
+    }
 }
