@@ -283,8 +283,16 @@ fn a_neighbour_that_gets_another_ethernet_address_is_found_again() {
     });
 }
 
-/// A server on the internet that the peer has spoken to, and the address it has been spoken to from.
-fn partner(lab: &Lab, peer: &mut RawPeer) -> (UdpSocket, SocketAddr) {
+/// A lab with a gateway in raw mode, and a client that keeps bursts, which a real one does not. It
+/// has spoken to a server on the internet, and been seen by it with that address.
+fn with_raw_peer(work: impl FnOnce(&Lab, &Gateway<'_>, &mut RawPeer, &UdpSocket, SocketAddr)) {
+    let lab = Lab::new(Settings::default());
+    let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
+    let conf = gateway.add_peer("phone");
+    let client = lab.client();
+    let mut peer = RawPeer::new(&client, &conf);
+    peer.keep_bursts();
+    assert!(peer.shakes_hands(Duration::from_secs(5)));
     let open: Ipv4Addr = Internet::ADDRESS.parse().unwrap();
     let router = lab.internet.namespace();
     let server = router.enter(|| UdpSocket::bind((open, 4000)).unwrap());
@@ -293,7 +301,7 @@ fn partner(lab: &Lab, peer: &mut RawPeer) -> (UdpSocket, SocketAddr) {
         .unwrap();
     peer.send(&udp((peer.address(), 5000), (open, 4000), b"begin"));
     let (_, mapped) = server.recv_from(&mut [0; 10]).unwrap();
-    (server, mapped)
+    work(&lab, &gateway, &mut peer, &server, mapped);
 }
 
 /// Many datagrams at once, first up and then down, which arrive as they were sent.
@@ -335,66 +343,53 @@ fn kernel_release() -> (u32, u32) {
 
 #[test]
 fn datagrams_that_follow_each_other_cross_the_neighbours_cable_together() {
-    let lab = Lab::new(Settings::default());
-    let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
-    let conf = gateway.add_peer("phone");
-    let client = lab.client();
-    let mut peer = RawPeer::new(&client, &conf);
-    peer.keep_bursts();
-    assert!(peer.shakes_hands(Duration::from_secs(5)));
-    let (server, mapped) = partner(&lab, &mut peer);
-    let router = lab.internet.namespace();
+    with_raw_peer(|lab, gateway, peer, server, mapped| {
+        let router = lab.internet.namespace();
 
-    // Cards that join what arrives within a millisecond.
-    router.shell("ethtool -K host tso off");
-    lab.host.namespace.shell(
-        "ethtool -K internet gro on
-         mount -t sysfs sysfs /sys
-         echo 1000000 >/sys/class/net/internet/gro_flush_timeout
-         echo 100 >/sys/class/net/internet/napi_defer_hard_irqs",
-    );
-    // To a neighbour that the system must find first, and to one that is known.
-    lab.host.namespace.shell("ip neighbour flush dev internet");
-    exchange(&server, mapped, &mut peer, &gateway);
-    let capture = Capture::begin(&lab.host.namespace, "internet");
-    exchange(&server, mapped, &mut peer, &gateway);
-    let captured = capture.end();
-    let long = |source: &str| captured.matching(&format!("ip.src == {source} && ip.len > 2000"));
-    let (up, down) = (long("203.0.113.1"), long(Internet::ADDRESS));
-    let takes_trains = kernel_release() >= (6, 2);
-    assert_eq!(!up.is_empty(), takes_trains, "{}", gateway.log());
-    assert_eq!(!down.is_empty(), takes_trains, "{}", gateway.log());
+        // Cards that join what arrives within a millisecond.
+        router.shell("ethtool -K host tso off");
+        lab.host.namespace.shell(
+            "ethtool -K internet gro on
+             mount -t sysfs sysfs /sys
+             echo 1000000 >/sys/class/net/internet/gro_flush_timeout
+             echo 100 >/sys/class/net/internet/napi_defer_hard_irqs",
+        );
+        // To a neighbour that the system must find first, and to one that is known.
+        lab.host.namespace.shell("ip neighbour flush dev internet");
+        exchange(server, mapped, peer, gateway);
+        let capture = Capture::begin(&lab.host.namespace, "internet");
+        exchange(server, mapped, peer, gateway);
+        let captured = capture.end();
+        let long =
+            |source: &str| captured.matching(&format!("ip.src == {source} && ip.len > 2000"));
+        let (up, down) = (long("203.0.113.1"), long(Internet::ADDRESS));
+        let takes_trains = kernel_release() >= (6, 2);
+        assert_eq!(!up.is_empty(), takes_trains, "{}", gateway.log());
+        assert_eq!(!down.is_empty(), takes_trains, "{}", gateway.log());
+    });
 }
 
 /// More than one socket of a process without privileges can keep.
 #[test]
 fn a_burst_that_finds_the_gateway_busy_waits_and_stays_in_order() {
     const BURST: u32 = 600;
-    let lab = Lab::new(Settings::default());
-    let gateway = Gateway::start_with(&lab.host, HOUR, Rights::NetRaw, &[RAW]);
-    let conf = gateway.add_peer("phone");
-    let client = lab.client();
-    // A client that keeps a burst as well, which a real one does not.
-    let mut peer = RawPeer::new(&client, &conf);
-    peer.keep_bursts();
-    assert!(peer.shakes_hands(Duration::from_secs(5)));
-    let (server, mapped) = partner(&lab, &mut peer);
-
-    gateway.signal(Signal::STOP);
-    for number in 0..BURST {
-        let mut datagram = [0; 1200];
-        datagram[..4].copy_from_slice(&number.to_be_bytes());
-        server.send_to(&datagram, mapped).unwrap();
-    }
-    gateway.signal(Signal::CONT);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut arrived = Vec::new();
-    while arrived.len() < BURST as usize
-        && let Some(packet) = peer.receive(deadline)
-    {
-        if packet.len() == 1228 {
-            arrived.push(u32::from_be_bytes(packet[28..32].try_into().unwrap()));
+    with_raw_peer(|_, gateway, peer, server, mapped| {
+        gateway.signal(Signal::STOP);
+        for number in 0..BURST {
+            let mut datagram = [0; 1200];
+            datagram[..4].copy_from_slice(&number.to_be_bytes());
+            server.send_to(&datagram, mapped).unwrap();
         }
-    }
-    assert_eq!(arrived, (0..BURST).collect::<Vec<_>>());
+        gateway.signal(Signal::CONT);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut arrived = Vec::new();
+        while arrived.len() < BURST as usize
+            && let Some(packet) = peer.receive(deadline)
+        {
+            if packet.len() == 1228 {
+                arrived.push(u32::from_be_bytes(packet[28..32].try_into().unwrap()));
+            }
+        }
+        assert_eq!(arrived, (0..BURST).collect::<Vec<_>>());
+    });
 }

@@ -69,7 +69,7 @@ impl Backlog {
             self.bytes.resize(index + 1, 0);
         }
         let share = (MOST / self.turns.peers().max(1)).max(LEAST_SHARE);
-        let (bytes, counted) = (&mut self.bytes[index], packet.len().max(SMALLEST));
+        let (bytes, counted) = (&mut self.bytes[index], counted(packet));
         if *bytes + counted > share || self.bytes_in_all + counted > MOST_IN_ALL {
             return false;
         }
@@ -92,7 +92,7 @@ impl Backlog {
     pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.turns.pop(|waiting| waiting.packet.len())?;
         self.turns.spend(waiting.packet.len());
-        let counted = waiting.packet.len().max(SMALLEST);
+        let counted = counted(&waiting.packet);
         if let Some(bytes) = self.bytes.get_mut(waiting.peer.0 as usize) {
             *bytes -= counted;
         }
@@ -112,6 +112,11 @@ impl Backlog {
     pub(super) fn next_round(&self) -> Option<Instant> {
         self.turns.next_round()
     }
+}
+
+/// Bytes that a packet counts for while it waits.
+fn counted(packet: &[u8]) -> usize {
+    packet.len().max(SMALLEST)
 }
 
 /// Which of the sizes a packet needs.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::packet::{Layout, cut};
+use crate::packet::{Layout, Protocol, cut};
 
 /// Which transport a port is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +12,15 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
 }
 
 /// Why a port could not be held.
@@ -53,13 +62,10 @@ impl Frame<'_> {
     /// Gives every packet that this one stands for to `emit`, whole and with its checksums: for a
     /// sender that takes no others.
     pub fn split(&self, mut emit: impl FnMut(&[u8])) {
-        let layout = Layout::new(self.packet);
-        match (self.offload, layout) {
+        match (self.offload, Layout::new(self.packet)) {
             (Some(offload), Ok(layout)) => {
                 let mut packet = self.packet.to_vec();
-                cut(&mut packet, &layout, offload.segment_size.into(), |piece| {
-                    emit(piece);
-                });
+                cut(&mut packet, &layout, offload.segment_size.into(), emit);
             }
             _ => emit(self.packet),
         }
@@ -67,8 +73,8 @@ impl Frame<'_> {
 }
 
 /// A packet that stands for several of one TCP connection, or several datagrams to one remote, and
-/// whose checksum is not finished. Offsets count from the IP header, as `struct virtio_net_hdr` has them from the frame's start
-/// (virtio 1.2, section 5.1.6.2).
+/// whose checksum is not finished. Offsets count from the IP header, as `struct virtio_net_hdr` has
+/// them from the frame's start (virtio 1.2, section 5.1.6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offload {
     /// What the packets are.

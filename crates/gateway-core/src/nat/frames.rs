@@ -76,6 +76,10 @@ impl Open {
         })
     }
 
+    fn is_for(&self, binding: BindingId, remote: SocketAddrV4) -> bool {
+        (self.binding, self.remote) == (binding, remote)
+    }
+
     /// Bytes of payload that a packet may have when all are added.
     fn most_payload(&self) -> usize {
         let longest = MAX_PACKET - self.headers;
@@ -161,7 +165,7 @@ impl FrameQueue {
     pub(crate) fn close(&mut self, binding: BindingId, remote: SocketAddrV4) {
         let open = self.queue.iter_mut().rev().take(LOOK_BACK);
         let mut open = open.filter_map(|queued| queued.open.as_mut());
-        if let Some(open) = open.find(|open| (open.binding, open.remote) == (binding, remote)) {
+        if let Some(open) = open.find(|open| open.is_for(binding, remote)) {
             open.closed = true;
         }
     }
@@ -169,9 +173,8 @@ impl FrameQueue {
     fn append(&mut self, new: &Open, packet: &[u8], layout: &Layout) -> bool {
         let recent = self.queue.iter().rev().take(LOOK_BACK);
         let with_it = |queued: &Queued| {
-            queued
-                .open
-                .is_some_and(|open| (open.binding, open.remote) == (new.binding, new.remote))
+            let open = queued.open.as_ref();
+            open.is_some_and(|open| open.is_for(new.binding, new.remote))
         };
         let Some(back) = recent.clone().position(with_it) else {
             return false;
@@ -298,14 +301,10 @@ fn leave_to_sender(packet: &mut [u8], open: &Open) -> Offload {
     let checksum = change.update(word(packet, 10));
     set_word(packet, 10, checksum);
     set_word(packet, 2, total as u16);
-    let protocol = match open.transport {
-        Transport::Tcp => Protocol::Tcp,
-        Transport::Udp => {
-            set_word(packet, IPV4_HEADER + 4, (total - IPV4_HEADER) as u16);
-            Protocol::Udp
-        }
-    };
-    let at = checksum_offset(protocol);
+    if open.transport == Transport::Udp {
+        set_word(packet, IPV4_HEADER + 4, (total - IPV4_HEADER) as u16);
+    }
+    let at = checksum_offset(open.transport.into());
     let sum = Sum::of_pseudo_header(packet, IPV4_HEADER);
     set_word(packet, IPV4_HEADER + at, sum.folded());
     Offload {

@@ -109,10 +109,7 @@ impl Nat {
         why: PortRefusal,
     ) {
         cx.output.drop(DropReason::SendFailed);
-        let protocol = match transport {
-            Transport::Tcp => Protocol::Tcp,
-            Transport::Udp => Protocol::Udp,
-        };
+        let protocol = Protocol::from(transport);
         let of_port =
             |binding: &bindings::Binding| (binding.protocol, binding.port) == (protocol, port);
         for id in self.bindings.select(of_port) {
