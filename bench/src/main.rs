@@ -25,7 +25,7 @@ use anyhow::{Result, ensure};
 use options::{Action, Options};
 use results::{Figures, Results};
 use rows::{Bench, Row};
-use scheduling::WithoutAutogroups;
+use scheduling::{Awake, WithoutAutogroups};
 use servers::Kind;
 use tools::Tools;
 
@@ -38,16 +38,16 @@ fn main() -> Result<()> {
         Action::Report => report::publish(&Results::read(&options.results)?, &options),
         Action::Measure => measure_all(&options),
         Action::Soak(gigabytes) => {
-            let _without_autogroups = prepare(&options)?;
+            let _quiet = prepare(&options)?;
             soak::run(gigabytes, &options, &Tools::new(options.tools.clone()))
         }
     }
 }
 
-/// The whole run: round after round, and in each round server after server, so that what drifts
-/// in the machine hits all alike.
+/// The whole run: round after round, in each row after row, and each row of one server after the
+/// other, so that what drifts in the machine hits all alike.
 fn measure_all(options: &Options) -> Result<()> {
-    let _without_autogroups = prepare(options)?;
+    let _quiet = prepare(options)?;
     let tools = Tools::new(options.tools.clone());
     let mut results = if options.add {
         Results::read(&options.results)?
@@ -60,53 +60,42 @@ fn measure_all(options: &Options) -> Result<()> {
         false => setting,
     };
     for round in 1..=options.rounds {
-        for kind in &options.servers {
-            let figures = measure_server(*kind, round, options, &tools);
-            results.add(*kind, round, figures);
+        for row in &options.rows {
+            for kind in in_turn(&options.servers, round) {
+                if row.applies_to(kind) {
+                    let figures = measure(kind, *row, round, options, &tools);
+                    results.add(kind, round, figures);
+                }
+            }
             results.write(&options.results)?;
         }
     }
     report::publish(&results, options)
 }
 
-/// All rows of one server. A row that fails is noted, and the next begins with a new server.
-fn measure_server(kind: Kind, round: u32, options: &Options, tools: &Tools) -> Figures {
+/// Another server begins each round: none is always the one after a certain other.
+fn in_turn(servers: &[Kind], round: u32) -> impl Iterator<Item = Kind> {
+    let first = round as usize % servers.len().max(1);
+    let (before, from) = servers.split_at(first);
+    from.iter().chain(before).copied()
+}
+
+/// One row of a server that is started for it. One that fails is noted.
+fn measure(kind: Kind, row: Row, round: u32, options: &Options, tools: &Tools) -> Figures {
     let mut figures = Figures::default();
-    let mut bench: Option<(Row, Bench)> = None;
-    for row in options.rows.iter().filter(|row| row.applies_to(kind)) {
-        let fits = |other: Row| {
-            row.impairment().is_none() == other.impairment().is_none()
-                && !row.has_crowd()
-                && !other.has_crowd()
-                && row.impairment().is_none()
-        };
-        if !bench.as_ref().is_some_and(|(made_for, _)| fits(*made_for)) {
-            // The old one's devices must be gone before the new one's are named the same.
-            drop(bench.take());
-            match Bench::new(kind, *row, options, tools) {
-                Ok(made) => bench = Some((*row, made)),
-                Err(error) => {
-                    figures.note(&format!("{}: {error:#}", row.name()));
-                    progress(kind, round, &format!("{}: {error:#}", row.name()));
-                    continue;
-                }
-            }
-        }
-        let Some((_, ready)) = &bench else { continue };
-        let seen = figures.iter().count();
-        if let Err(error) = ready.measure(*row, options, &mut figures) {
-            figures.note(&format!("{}: {error:#}", row.name()));
-            progress(kind, round, &format!("{}: {error:#}", row.name()));
-            bench = None;
-        }
-        for (name, value) in figures.iter().skip(seen) {
-            progress(kind, round, &format!("{name} {value:.3}"));
-        }
+    let measured = Bench::new(kind, row, options, tools)
+        .and_then(|bench| bench.measure(row, options, &mut figures));
+    for (name, value) in figures.iter() {
+        progress(kind, round, &format!("{name} {value:.3}"));
+    }
+    if let Err(error) = measured {
+        figures.note(&format!("{}: {error:#}", row.name()));
+        progress(kind, round, &format!("{}: {error:#}", row.name()));
     }
     figures
 }
 
-fn prepare(options: &Options) -> Result<WithoutAutogroups> {
+fn prepare(options: &Options) -> Result<(WithoutAutogroups, Awake)> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the bench makes network namespaces and so needs root: run `sudo make bench`"
@@ -114,7 +103,7 @@ fn prepare(options: &Options) -> Result<WithoutAutogroups> {
     lab::sweep()?;
     limits::raise_files()?;
     rustix::process::setpriority_process(None, options.nice)?;
-    WithoutAutogroups::new()
+    Ok((WithoutAutogroups::new()?, Awake::new()))
 }
 
 fn help() -> String {

@@ -50,10 +50,11 @@ fn table(results: &Results) -> Result<String> {
             .collect();
         if summaries.iter().any(Option::is_some) {
             let mut row = vec![format!("{}, {}", figure.title, figure.unit)];
-            let reference = results.rounds(Kind::WireguardGo, figure.name);
             row.extend(summaries.iter().zip(&kinds).map(|(summary, kind)| {
-                let reference = reference.filter(|_| *kind != Kind::WireguardGo && figure.ratio);
-                cell(*summary, reference)
+                let reference = (Kind::WireguardGo, figure.name);
+                let ratio = (figure.ratio && *kind != Kind::WireguardGo)
+                    .then(|| results.ratio((*kind, figure.name), reference));
+                cell(*summary, ratio.flatten())
             }));
             rows.push(row);
         }
@@ -82,7 +83,7 @@ fn table(results: &Results) -> Result<String> {
 }
 
 /// `median [min-max] (ratio to wireguard-go)`.
-fn cell(summary: Option<Summary>, reference: Option<Summary>) -> String {
+fn cell(summary: Option<Summary>, ratio: Option<f64>) -> String {
     let Some(summary) = summary else {
         return "–".to_owned();
     };
@@ -90,8 +91,7 @@ fn cell(summary: Option<Summary>, reference: Option<Summary>) -> String {
     if summary.rounds > 1 && summary.min < summary.max {
         text += &format!(" [{}-{}]", number(summary.min), number(summary.max));
     }
-    if let Some(reference) = reference.filter(|reference| reference.median > 0.0) {
-        let ratio = summary.median / reference.median;
+    if let Some(ratio) = ratio {
         text += &format!(" ({}x)", number(ratio));
     }
     text
@@ -113,7 +113,8 @@ fn document(results: &Results) -> Result<String> {
     for (name, value) in &results.setting {
         writeln!(text, "| {name} | {} |", value.replace('|', "/"))?;
     }
-    text += "\n## Figures\n\nMedian [least-most of the rounds] (ratio to wireguard-go).\n\n";
+    text += "\n## Figures\n\nMedian [least-most of the rounds] (median of the rounds' ratios to \
+             wireguard-go).\n\n";
     text += &table(results)?;
     text += "\n## What the rows mean\n\n";
     for figure in FIGURES.iter().filter(|figure| !figure.meaning.is_empty()) {
@@ -138,7 +139,7 @@ const INTRODUCTION: &str = "# Benchmarks
 
 `make bench` measures all servers in one run and writes this page; `make bench ARGS=--help` names its
 options. It needs root and Linux 6.1 or newer, and touches nothing outside network namespaces of its
-own but `kernel.sched_autogroup_enabled`, which is off while it runs. `make bench-soak` carries 20 GB
+own but `kernel.sched_autogroup_enabled` and `/dev/cpu_dma_latency`, while it runs. `make bench-soak` carries 20 GB
 and looks at every byte.
 
 ```text
@@ -155,7 +156,11 @@ and looks at every byte.
 * Autogroups (sched(7)) are off: with them a receiving thread at times waits for seconds behind the
   programs that it receives for, which no card's interrupt does, and what is lost meanwhile is blamed
   on the server.
-* Rounds go from server to server, so that what drifts in the machine hits all alike.
+* Idle cores stay awake (a latency of 0 by `/dev/cpu_dma_latency`), where the kernel has a driver for
+  it: waking a virtual core takes an interrupt through its hypervisor, and the server would pay for
+  waking the machines it sends to, which no network makes it do.
+* Each row goes from server to server before the next, beginning with another server each round, so
+  that what drifts in the machine hits all alike; a ratio is the median of the rounds' ratios.
 * popup-raw runs as an unprivileged user with CAP_NET_RAW, popup-socket and wgslirpy as one without
   any capability, the others as root with a TUN device and iptables MASQUERADE.
 ";

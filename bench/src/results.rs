@@ -70,6 +70,20 @@ impl Results {
         }
     }
 
+    /// How many times another figure one is: the median of the rounds' ratios, or where the rounds
+    /// are not the same the ratio of the medians. None of what is 0.
+    pub(crate) fn ratio(&self, one: (Kind, &str), other: (Kind, &str)) -> Option<f64> {
+        let rounds = |(kind, figure): (Kind, &str)| self.servers.get(kind.name())?.get(figure);
+        let (one, other) = (rounds(one)?, rounds(other)?);
+        if one.len() == other.len() && !other.contains(&0.0) {
+            let pairs = one.iter().zip(other);
+            let ratios: Vec<f64> = pairs.map(|(one, other)| one / other).collect();
+            return Summary::of(&ratios).map(|ratios| ratios.median);
+        }
+        let (one, other) = (Summary::of(one)?.median, Summary::of(other)?.median);
+        (other > 0.0).then(|| one / other)
+    }
+
     /// The rounds' figures of a server.
     pub(crate) fn rounds(&self, kind: Kind, figure: &str) -> Option<Summary> {
         Summary::of(self.servers.get(kind.name())?.get(figure)?)
@@ -107,6 +121,29 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_is_the_median_of_the_rounds_ratios_where_there_are_the_same() {
+        let (raw, go) = ((Kind::PopupRaw, "rate"), (Kind::WireguardGo, "rate"));
+        let results = |of_raw: &[f64], of_go: &[f64]| {
+            let mut results = Results::default();
+            for ((kind, figure), values) in [(raw, of_raw), (go, of_go)] {
+                for value in values {
+                    let mut figures = Figures::default();
+                    figures.add(figure, *value);
+                    results.add(kind, 1, figures);
+                }
+            }
+            results
+        };
+        // A machine that is twice as slow in the second round, and the ratio of 3, 2 and 4.
+        let drifting = results(&[3.0, 1.0, 8.0], &[1.0, 0.5, 2.0]);
+        assert_eq!(drifting.ratio(raw, go), Some(3.0));
+        let added_later = results(&[3.0, 9.0, 6.0], &[1.0, 3.0]);
+        assert_eq!(added_later.ratio(raw, go), Some(3.0));
+        assert_eq!(results(&[1.0], &[0.0]).ratio(raw, go), None);
+        assert_eq!(results(&[1.0], &[]).ratio(raw, go), None);
+    }
 
     #[test]
     fn a_median_is_the_middle_or_between_the_two_middles() {

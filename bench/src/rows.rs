@@ -193,7 +193,7 @@ impl Bench {
             ends,
             lab,
         };
-        latency::tcp(&bench.lab, 3).context("nothing gets through")?;
+        latency::tcp(&bench.lab, Duration::from_millis(24)).context("nothing gets through")?;
         Ok(bench)
     }
 
@@ -227,11 +227,11 @@ impl Bench {
     }
 
     fn latency(&self, options: &Options, figures: &mut Figures) -> Result<()> {
-        let count = (options.window.as_secs_f64() * 150.0) as usize;
+        let window = options.window * 2;
         let mut both = |state: &str| -> Result<()> {
             let times = [
-                ("udp", latency::udp(&self.lab, count)?),
-                ("tcp", latency::tcp(&self.lab, count / 2)?),
+                ("udp", latency::udp(&self.lab, window)?),
+                ("tcp", latency::tcp(&self.lab, window)?),
             ];
             for (protocol, times) in times {
                 figures.add(&format!("{protocol}-{state}-p50"), times.percentile(50));

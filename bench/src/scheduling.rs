@@ -1,10 +1,16 @@
-//! The kernel's autogroups (sched(7)) are off while the bench runs.
+//! While the bench runs the kernel's autogroups (sched(7)) are off, and cores that have nothing to
+//! do stay awake.
 //!
-//! They put the processes of a session into one group beside the kernel's threads. A machine's
+//! Autogroups put the processes of a session into one group beside the kernel's threads. A machine's
 //! receiving thread then waits for seconds behind the programs that it receives for, now and then,
 //! which no card's interrupt does; what is lost meanwhile would be blamed on the server.
+//!
+//! A sleeping core is woken by an interrupt from another one. Between virtual processors that takes
+//! the sender some 10 µs, and the sleeper anything from 20 µs to milliseconds: the server would pay
+//! for waking the machines it sends to, which no network makes it do.
 
-use std::io::Read as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
@@ -35,6 +41,41 @@ impl Drop for WithoutAutogroups {
             drop(restorer.stdin.take());
             restorer.wait().ok();
         }
+    }
+}
+
+/// Keeps idle cores from sleeping until this is dropped, or this process ends: a latency of 0 µs is
+/// asked for (Linux `Documentation/power/pm_qos_interface.rst`).
+#[derive(Debug)]
+pub(crate) struct Awake(#[expect(dead_code, reason = "it counts while it is open")] Option<File>);
+
+impl Awake {
+    /// Where it can be asked for; [`idle_cores`] tells.
+    pub(crate) fn new() -> Self {
+        Self(ask_for_no_latency().ok())
+    }
+}
+
+fn ask_for_no_latency() -> std::io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open("/dev/cpu_dma_latency")?;
+    file.write_all(&0_i32.to_ne_bytes())?;
+    Ok(file)
+}
+
+/// What idle cores do now, in words.
+pub(crate) fn idle_cores() -> &'static str {
+    let latency = File::open("/dev/cpu_dma_latency").and_then(|mut file| {
+        let mut latency = [0; 4];
+        file.read_exact(&mut latency)?;
+        Ok(i32::from_ne_bytes(latency))
+    });
+    // Without a driver there is no state but sleep.
+    let driver = std::fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver");
+    match (latency, driver) {
+        (Ok(0), Ok(driver)) if driver.trim() != "none" => "stay awake",
+        _ => "may sleep",
     }
 }
 

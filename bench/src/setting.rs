@@ -45,6 +45,7 @@ pub(crate) fn describe(options: &Options, tools: &Tools) -> Result<Vec<(String, 
             "autogroups",
             if scheduling::are_on() { "on" } else { "off" }.to_owned(),
         ),
+        ("idle cores", scheduling::idle_cores().to_owned()),
         (
             "commit",
             output("git", &["describe", "--always", "--dirty"]),

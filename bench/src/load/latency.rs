@@ -35,7 +35,9 @@ impl Times {
 }
 
 /// UDP datagrams of 64 bytes, there and back, one each 4 ms.
-pub(crate) fn udp(lab: &Lab, count: usize) -> Result<Times> {
+pub(crate) fn udp(lab: &Lab, window: Duration) -> Result<Times> {
+    const PERIOD: Duration = Duration::from_millis(4);
+    let count = window.div_duration_f64(PERIOD) as usize;
     lab.client.enter(move || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect((endpoint(0), ECHO))?;
@@ -54,14 +56,16 @@ pub(crate) fn udp(lab: &Lab, count: usize) -> Result<Times> {
                     break;
                 }
             }
-            std::thread::sleep(Duration::from_millis(4).saturating_sub(begun.elapsed()));
+            std::thread::sleep(PERIOD.saturating_sub(begun.elapsed()));
         }
         Times::new(times, count)
     })
 }
 
-/// TCP from `connect` to the first byte, one connection after the other.
-pub(crate) fn tcp(lab: &Lab, count: usize) -> Result<Times> {
+/// TCP from `connect` to the first byte, a connection each 8 ms, one after the other.
+pub(crate) fn tcp(lab: &Lab, window: Duration) -> Result<Times> {
+    const PERIOD: Duration = Duration::from_millis(8);
+    let count = window.div_duration_f64(PERIOD) as usize;
     let congestion = lab.plan.congestion.clone();
     lab.client.enter(move || {
         let mut times = Vec::new();
@@ -73,7 +77,7 @@ pub(crate) fn tcp(lab: &Lab, count: usize) -> Result<Times> {
                     times.push(begun.elapsed());
                 }
             }
-            std::thread::sleep(Duration::from_millis(8).saturating_sub(begun.elapsed()));
+            std::thread::sleep(PERIOD.saturating_sub(begun.elapsed()));
         }
         Times::new(times, count)
     })

@@ -332,7 +332,7 @@ pub(super) const FIGURES: [Figure; 66] = [
         "new HTTP connections: memory at most",
         "MiB",
         false,
-        "peak resident memory of the server's processes so far in the round.",
+        "peak resident memory of the server's processes in these two rows.",
     ),
     figure(
         "flows-failed",

@@ -112,53 +112,110 @@ pub(super) fn table(results: &Results) -> Result<String> {
     let mut text = "| server | figure | is to be | is | met |\n|---|---|---|---|---|\n".to_owned();
     for goal in &GOALS {
         for name in goal.figures {
-            let (Some(own), Some((demand, met))) = (
-                results.rounds(goal.server, name),
-                judge(results, goal, name),
-            ) else {
+            let Some(verdict) = judge(results, goal, name) else {
                 continue;
             };
-            let figure = figure_named(name);
             writeln!(
                 text,
-                "| {} | {} | {demand} | {} {} | {} |",
+                "| {} | {} | {} | {} | {} |",
                 goal.server.name(),
-                figure.title,
-                number(own.median),
-                figure.unit,
-                if met { "yes" } else { "**no**" },
+                figure_named(name).title,
+                verdict.demand,
+                verdict.is,
+                if verdict.met { "yes" } else { "**no**" },
             )?;
         }
     }
     Ok(text)
 }
 
-/// The demand in words, and whether it is met.
-fn judge(results: &Results, goal: &Goal, figure: &str) -> Option<(String, bool)> {
+struct Verdict {
+    /// In words.
+    demand: String,
+    /// The figure, and how many times the other it is where it is held against one.
+    is: String,
+    met: bool,
+}
+
+fn judge(results: &Results, goal: &Goal, figure: &str) -> Option<Verdict> {
     let own = results.rounds(goal.server, figure)?.median;
-    let of = |kind: Kind| results.rounds(kind, figure).map(|summary| summary.median);
-    let times = |factor: f64, kind: Kind| format!("{factor:.2} x {}", kind.name());
-    Some(match goal.bound {
-        Least(bound) => (format!("at least {bound}"), own >= bound),
-        Most(bound) => (format!("at most {bound}"), own <= bound),
-        LeastTimes(factor, kind) => (
-            format!("at least {}", times(factor, kind)),
-            own >= factor * of(kind)?,
+    let unit = figure_named(figure).unit;
+    let alone = |demand: String, met: bool| Verdict {
+        demand,
+        is: format!("{} {unit}", number(own)),
+        met,
+    };
+    let beside = |demand: String, other: (Kind, &str), meets: &dyn Fn(f64, f64) -> bool| {
+        let reference = results.rounds(other.0, other.1)?.median;
+        let Some(ratio) = results.ratio((goal.server, figure), other) else {
+            return Some(alone(demand, meets(own, reference)));
+        };
+        Some(Verdict {
+            demand,
+            is: format!("{}x: {} {unit}", number(ratio), number(own)),
+            met: meets(ratio, 1.0),
+        })
+    };
+    let title = |figure: &str| figure_named(figure).title;
+    match goal.bound {
+        Least(bound) => Some(alone(format!("at least {bound}"), own >= bound)),
+        Most(bound) => Some(alone(format!("at most {bound}"), own <= bound)),
+        LeastTimes(factor, kind) => beside(
+            format!("at least {factor:.2} x {}", kind.name()),
+            (kind, figure),
+            &|own, other| own >= factor * other,
         ),
-        MostTimes(factor, kind) => (
-            format!("at most {}", times(factor, kind)),
-            own <= factor * of(kind)?,
+        MostTimes(factor, kind) => beside(
+            format!("at most {factor:.2} x {}", kind.name()),
+            (kind, figure),
+            &|own, other| own <= factor * other,
         ),
-        LeastTimesOwn(factor, name) => (
-            format!("at least {factor:.2} x {}", figure_named(name).title),
-            own >= factor * results.rounds(goal.server, name)?.median,
+        LeastTimesOwn(factor, name) => beside(
+            format!("at least {factor:.2} x {}", title(name)),
+            (goal.server, name),
+            &|own, other| own >= factor * other,
         ),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Figures;
+
+    #[test]
+    fn a_goal_beside_another_server_is_judged_by_the_ratio() {
+        let verdict = |goal: &Goal, name: &str, own: f64, other: f64| {
+            let mut results = Results::default();
+            for (kind, value) in [(PopupRaw, own), (WireguardGo, other)] {
+                let mut figures = Figures::default();
+                figures.add(name, value);
+                results.add(kind, 1, figures);
+            }
+            judge(&results, goal, name).map(|verdict| (verdict.is, verdict.met))
+        };
+        let of = |text: &str, met: bool| Some((text.to_owned(), met));
+        let [rate, cost] = [&GOALS[0], &GOALS[1]];
+        assert_eq!(
+            verdict(rate, "share-up-1", 0.9, 0.3),
+            of("3.00x: 0.90 Gbit/s", true)
+        );
+        assert_eq!(
+            verdict(rate, "share-up-1", 0.8, 0.3),
+            of("2.67x: 0.80 Gbit/s", false)
+        );
+        let unit = "server CPU-s/GB";
+        let cheap = of(&format!("0.25x: 2.00 {unit}"), true);
+        assert_eq!(verdict(cost, "share-up-1-cpu", 2.0, 8.0), cheap);
+        // What the other has none of, there must be none of.
+        let loss = &GOALS[6];
+        assert_eq!(verdict(loss, "udp-loss", 0.0, 0.0), of("0 %", true));
+        assert_eq!(verdict(loss, "udp-loss", 0.1, 0.0), of("0.10 %", false));
+        assert_eq!(
+            verdict(loss, "udp-loss", 0.2, 0.8),
+            of("0.25x: 0.20 %", true)
+        );
+    }
 
     #[test]
     fn every_goal_is_about_a_figure_of_the_table() {
