@@ -73,7 +73,7 @@ fn measure_all(options: &Options) -> Result<()> {
     report::publish(&results, options)
 }
 
-/// Another server begins each round: none is always the one after a certain other.
+/// Another server begins each round.
 fn in_turn(servers: &[Kind], round: u32) -> impl Iterator<Item = Kind> {
     let first = round as usize % servers.len().max(1);
     let (before, from) = servers.split_at(first);

@@ -139,8 +139,8 @@ const INTRODUCTION: &str = "# Benchmarks
 
 `make bench` measures all servers in one run and writes this page; `make bench ARGS=--help` names its
 options. It needs root and Linux 6.1 or newer, and touches nothing outside network namespaces of its
-own but `kernel.sched_autogroup_enabled` and `/dev/cpu_dma_latency`, while it runs. `make bench-soak` carries 20 GB
-and looks at every byte.
+own but `kernel.sched_autogroup_enabled` and `/dev/cpu_dma_latency`, while it runs. `make bench-soak`
+carries 20 GB and looks at every byte.
 
 ```text
  [client] wireguard-go + TUN ── 1500-byte cable ── [server] ── 1500-byte cable ── [internet]

@@ -139,43 +139,33 @@ struct Verdict {
 
 fn judge(results: &Results, goal: &Goal, figure: &str) -> Option<Verdict> {
     let own = results.rounds(goal.server, figure)?.median;
-    let unit = figure_named(figure).unit;
-    let alone = |demand: String, met: bool| Verdict {
-        demand,
-        is: format!("{} {unit}", number(own)),
+    let is = format!("{} {}", number(own), figure_named(figure).unit);
+    let alone = |demand: String, met: bool| {
+        let is = is.clone();
+        Some(Verdict { demand, is, met })
+    };
+    let (at_least, factor, other, named) = match goal.bound {
+        Least(bound) => return alone(format!("at least {bound}"), own >= bound),
+        Most(bound) => return alone(format!("at most {bound}"), own <= bound),
+        LeastTimes(factor, kind) => (true, factor, (kind, figure), kind.name()),
+        MostTimes(factor, kind) => (false, factor, (kind, figure), kind.name()),
+        LeastTimesOwn(factor, name) => {
+            let other = (goal.server, name);
+            (true, factor, other, figure_named(name).title)
+        }
+    };
+    let reference = results.rounds(other.0, other.1)?.median;
+    let ratio = results.ratio((goal.server, figure), other);
+    let (has, wanted) = ratio.map_or((own, factor * reference), |ratio| (ratio, factor));
+    let (bound, met) = match at_least {
+        true => ("least", has >= wanted),
+        false => ("most", has <= wanted),
+    };
+    Some(Verdict {
+        demand: format!("at {bound} {factor:.2} x {named}"),
+        is: ratio.map_or(is.clone(), |ratio| format!("{}x: {is}", number(ratio))),
         met,
-    };
-    let beside = |demand: String, other: (Kind, &str), meets: &dyn Fn(f64, f64) -> bool| {
-        let reference = results.rounds(other.0, other.1)?.median;
-        let Some(ratio) = results.ratio((goal.server, figure), other) else {
-            return Some(alone(demand, meets(own, reference)));
-        };
-        Some(Verdict {
-            demand,
-            is: format!("{}x: {} {unit}", number(ratio), number(own)),
-            met: meets(ratio, 1.0),
-        })
-    };
-    let title = |figure: &str| figure_named(figure).title;
-    match goal.bound {
-        Least(bound) => Some(alone(format!("at least {bound}"), own >= bound)),
-        Most(bound) => Some(alone(format!("at most {bound}"), own <= bound)),
-        LeastTimes(factor, kind) => beside(
-            format!("at least {factor:.2} x {}", kind.name()),
-            (kind, figure),
-            &|own, other| own >= factor * other,
-        ),
-        MostTimes(factor, kind) => beside(
-            format!("at most {factor:.2} x {}", kind.name()),
-            (kind, figure),
-            &|own, other| own <= factor * other,
-        ),
-        LeastTimesOwn(factor, name) => beside(
-            format!("at least {factor:.2} x {}", title(name)),
-            (goal.server, name),
-            &|own, other| own >= factor * other,
-        ),
-    }
+    })
 }
 
 #[cfg(test)]
