@@ -203,18 +203,23 @@ impl Terminator {
 
     fn take_packet(&mut self, now: Instant, packet: &[u8], emit: &mut dyn FnMut(&[u8])) {
         let time = self.time(now);
-        let normalised = self.duplicates.normalise(packet);
-        let packet = normalised
-            .as_ref()
-            .map_or(packet, |(copy, len)| &copy[..*len]);
-        let mut link = Link {
-            mtu: self.mtu,
-            incoming: Some(packet),
-            room: &mut Room::default(),
-            emit,
-        };
-        self.interface
-            .poll_ingress_single(time, &mut link, &mut self.sockets);
+        let segment = self.segment();
+        let Self {
+            interface,
+            sockets,
+            duplicates,
+            mtu,
+            ..
+        } = self;
+        duplicates.show(packet, segment, |packet| {
+            let mut link = Link {
+                mtu: *mtu,
+                incoming: Some(packet),
+                room: &mut Room::default(),
+                emit: &mut *emit,
+            };
+            interface.poll_ingress_single(time, &mut link, sockets);
+        });
         let queued = self.socket().send_queue();
         self.flight.handle_progress(now, queued);
         self.stall.handle_acknowledgement(now, queued);
@@ -313,7 +318,7 @@ impl Terminator {
     ) -> usize {
         let allowed = self.flight.room().min(self.sending.room(left)).min(most);
         // Whole segments: a short one in between would cost as much as a long one.
-        let segment = self.mtu.saturating_sub(HEADERS).max(1);
+        let segment = self.segment();
         let allowed = match allowed % segment {
             rest if rest < allowed => allowed - rest,
             _ => allowed,
@@ -382,6 +387,11 @@ impl Terminator {
             State::TimeWait if !self.end_unanswered => Phase::Lingering,
             _ => Phase::Open,
         }
+    }
+
+    /// Most data in one packet.
+    fn segment(&self) -> usize {
+        self.mtu.saturating_sub(HEADERS).max(1)
     }
 
     fn socket(&self) -> &Socket<'static> {

@@ -126,7 +126,10 @@ fn data_crosses_both_ways_intact_over_a_link_that_loses_and_reorders() {
 
 /// How long a download takes, in simulated time, when the datagrams of these numbers are lost.
 fn download_time(len: usize, lost: &[u64]) -> Duration {
-    let mut world = World::new(1);
+    download_time_in(len, lost, World::new(1))
+}
+
+fn download_time_in(len: usize, lost: &[u64], mut world: World) -> Duration {
     world.windows_move = true;
     world.link.delay = Duration::from_millis(10);
     let handle = open(&mut world);
@@ -152,6 +155,24 @@ fn a_lost_segment_costs_round_trips_even_when_duplicates_move_the_window() {
         cost <= Duration::from_millis(60),
         "one loss at 20 ms cost {cost:?} of {harmed:?}"
     );
+}
+
+#[test]
+fn each_lost_segment_costs_round_trips_even_when_there_is_one_duplicate_for_many_segments() {
+    let world = || {
+        let mut world = World::new(1);
+        world.answers_join = true;
+        world
+    };
+    let unharmed = download_time_in(300_000, &[], world());
+    for lost in [&[60][..], &[60, 64, 68]] {
+        let harmed = download_time_in(300_000, lost, world());
+        let cost = harmed.saturating_sub(unharmed);
+        assert!(
+            cost <= Duration::from_millis(60) * lost.len() as u32,
+            "losing {lost:?} at 20 ms cost {cost:?} of {harmed:?}"
+        );
+    }
 }
 
 #[test]
@@ -515,21 +536,24 @@ fn a_segment_of_no_connection_is_answered_with_a_reset() {
 
 #[test]
 fn loss_does_not_halve_the_download_again_and_again() {
-    let mut world = World::new(1);
-    world.windows_move = true;
-    world.link = Link {
-        loss: 0.005,
-        delay: Duration::from_millis(10),
-        jitter: Duration::ZERO,
-    };
-    world.outside.greeting = pattern(2_000_000);
-    let handle = open(&mut world);
-    let began = world.now;
-    let got = exchange(&mut world, handle, &[], 2_000_000, 60 * SECOND);
-    assert_eq!(got.len(), 2_000_000);
-    let took = world.now - began;
-    assert!(
-        took < 2 * SECOND,
-        "2 MB with 0.5 % loss at 20 ms took {took:?} of simulated time"
-    );
+    for answers_join in [false, true] {
+        let mut world = World::new(1);
+        world.windows_move = true;
+        world.answers_join = answers_join;
+        world.link = Link {
+            loss: 0.005,
+            delay: Duration::from_millis(10),
+            jitter: Duration::ZERO,
+        };
+        world.outside.greeting = pattern(2_000_000);
+        let handle = open(&mut world);
+        let began = world.now;
+        let got = exchange(&mut world, handle, &[], 2_000_000, 60 * SECOND);
+        assert_eq!(got.len(), 2_000_000);
+        let took = world.now - began;
+        assert!(
+            took < 2 * SECOND,
+            "2 MB with 0.5 % loss at 20 ms took {took:?} of simulated time ({answers_join})"
+        );
+    }
 }

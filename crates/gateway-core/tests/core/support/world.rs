@@ -1,6 +1,6 @@
 //! The clock, the link, and the loop that drives everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,9 @@ pub(crate) struct World {
     pub(crate) posted_to_clients: u64,
     /// Clients move the window with every segment they send, as Linux does.
     pub(crate) windows_move: bool,
+    /// Clients answer all that arrives at one time with one acknowledgement, as devices do that
+    /// join segments (GRO).
+    pub(crate) answers_join: bool,
     /// Packets for the network, since this was last cleared.
     pub(crate) frames: Vec<SentFrame>,
     rng: StdRng,
@@ -129,6 +132,7 @@ impl World {
             lost_to_clients: Vec::new(),
             posted_to_clients: 0,
             windows_move: false,
+            answers_join: false,
             frames: Vec::new(),
             rng: StdRng::seed_from_u64(1),
             arrivals: BTreeMap::new(),
@@ -241,6 +245,9 @@ impl World {
         let time = self.time();
         for client in 0..self.clients.len() {
             self.clients[client].poll(time);
+            if self.answers_join {
+                join_answers(&mut self.clients[client].wire.outgoing);
+            }
             while let Some(mut packet) = self.clients[client].wire.outgoing.pop_front() {
                 if self.windows_move {
                     move_window(&mut packet, (self.count % 7) as u16);
@@ -350,6 +357,17 @@ impl World {
     pub(crate) fn drops(&self, reason: popup_gateway_core::DropReason) -> u64 {
         self.gateway.drops().of(reason)
     }
+}
+
+/// Leaves only the last of the acknowledgements that say nothing else.
+fn join_answers(packets: &mut VecDeque<Vec<u8>>) {
+    let last = packets.pop_back();
+    packets.retain(|packet| {
+        let header = Ipv4Packet::new_checked(&packet[..]).unwrap();
+        let segment = TcpPacket::new_checked(header.payload()).unwrap();
+        segment.segment_len() > 0 || segment.rst()
+    });
+    packets.extend(last);
 }
 
 /// Makes the window of a TCP segment smaller by a little.
