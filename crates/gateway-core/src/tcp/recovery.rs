@@ -238,7 +238,10 @@ mod tests {
         assert_eq!(shown(&mut duplicates, &says(100, 600, None)), [600]);
         let twice = says(100, 601, Some((u32::MAX - 5000, 50)));
         assert_eq!(shown(&mut duplicates, &twice), [601]);
-        assert_eq!(shown(&mut duplicates, &says(200, 700, Some((1200, 2200)))), [700]);
+        assert_eq!(
+            shown(&mut duplicates, &says(200, 700, Some((1200, 2200)))),
+            [700]
+        );
     }
 
     #[test]
@@ -259,7 +262,11 @@ mod tests {
         shown(&mut duplicates, &says(100, 500, None));
         shown(&mut duplicates, &says(100, 500, Some((1100, 9100))));
         let next = says(3100, 510, Some((4100, 9100)));
-        assert_eq!(shown(&mut duplicates, &next), [510; 4], "new, and three times more");
+        assert_eq!(
+            shown(&mut duplicates, &next),
+            [510; 4],
+            "new, and three times more"
+        );
         let wrapped = says(-1500, 510, Some((u32::MAX - 400, 3000)));
         assert_eq!(shown(&mut Duplicates::default(), &wrapped), [510; 4]);
     }

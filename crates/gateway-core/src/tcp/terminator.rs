@@ -21,9 +21,9 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint, Ipv4Cidr};
 /// (RFC 5681, section 4.2).
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 
-/// Packets sent at once. A client's socket holds about 90 datagrams unread (`rmem_default`), and
-/// the library beneath recovers from a burst that overflows it only by time-outs.
-pub(super) const MAX_BURST: usize = 32;
+/// Packets sent at once: as many full ones as leave in one call (`transmit::MAX_BYTES`). A client's
+/// socket holds about 90 datagrams unread (`rmem_default`), and a longer burst would overflow it.
+pub(super) const MAX_BURST: usize = 45;
 
 /// Bytes of IP and TCP header without options, as the library sends data.
 const HEADERS: usize = 20 + 20;

@@ -4,7 +4,7 @@ use crate::support::World;
 use crate::tcp::{SECOND, SERVER, pattern};
 
 /// Bytes of a turn and of a round.
-const BURST: usize = 32 * 1380;
+const BURST: usize = 45 * 1380;
 const ROUND: usize = 256 * 1024;
 
 /// Bytes of a download after which it knows a path that holds megabytes.

@@ -165,7 +165,7 @@ fn each_lost_segment_costs_round_trips_even_when_there_is_one_duplicate_for_many
         world
     };
     let unharmed = download_time_in(300_000, &[], world());
-    for lost in [&[60][..], &[60, 64, 68]] {
+    for lost in [&[40][..], &[40, 44, 48]] {
         let harmed = download_time_in(300_000, lost, world());
         let cost = harmed.saturating_sub(unharmed);
         assert!(
