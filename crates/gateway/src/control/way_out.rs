@@ -17,11 +17,13 @@ const LOOKUP: Duration = Duration::from_secs(2);
 /// Flows that the NAT keeps: they cost memory, not descriptors.
 const RAW_FLOWS: usize = 65_536;
 
-/// What needs a privilege, done before the process has given it up.
+/// What needs a privilege, or no other thread, done while that is so.
 pub(crate) struct Prepared {
     /// One for each loop.
     raw: Result<Vec<RawSockets>, String>,
     ports: PortOpener,
+    /// How many the process may have.
+    descriptors: usize,
 }
 
 impl Prepared {
@@ -40,7 +42,11 @@ impl Prepared {
             Mode::Kernel(_) => PortOpener::unprivileged(),
             _ => privileges::give_up(User::for_directory(settings.directory()))?,
         };
-        Ok(Self { raw, ports })
+        Ok(Self {
+            raw,
+            ports,
+            descriptors: io::make_room_for_descriptors(),
+        })
     }
 }
 
@@ -66,7 +72,7 @@ pub(super) async fn open(
     settings: &Settings,
     ports: &[u16],
 ) -> anyhow::Result<Way> {
-    let descriptors = io::raise_descriptor_limit();
+    let descriptors = prepared.descriptors;
     let shards: Vec<Shard> = Shard::all(settings.threads).collect();
     let opened = prepared.ports.open(ports, shards.len());
     let mut wireguard: Vec<Vec<WireGuardSocket>> = shards.iter().map(|_| Vec::new()).collect();

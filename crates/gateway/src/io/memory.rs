@@ -1,5 +1,6 @@
 //! What the process asks of the system once, at its start.
 
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Makes glibc map every large buffer by itself and give it back when it is freed.
@@ -19,8 +20,29 @@ pub(crate) fn keep_memory_elastic() {
     }
 }
 
+/// As many descriptors as there is room made for: what is beyond comes as it is needed.
+const ROOM: usize = 65_536;
+
+/// Raises the soft limit of open files to the hard one, and makes room for that many; returns how
+/// many are allowed now. To be called before there is another thread.
+///
+/// The kernel doubles its table of descriptors as they are opened (`expand_fdtable`), and where
+/// threads share it each time waits for a grace period of RCU: 10 ms and more in which the packet
+/// loop stands still. A table never shrinks, and costs 8 bytes for each descriptor.
+pub(crate) fn make_room_for_descriptors() -> usize {
+    let allowed = raise_descriptor_limit();
+    let last = allowed.min(ROOM).saturating_sub(1);
+    let made = i32::try_from(last)
+        .map_err(|_| Errno::INVAL)
+        .and_then(|last| fcntl_dupfd_cloexec(std::io::stderr(), last));
+    if let Err(error) = made {
+        tracing::warn!("no room can be made for {last} open files: {error}");
+    }
+    allowed
+}
+
 /// Raises the soft limit of open files to the hard one; returns what is allowed now.
-pub(crate) fn raise_descriptor_limit() -> usize {
+fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit {
@@ -33,4 +55,29 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     }
     let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(current).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Descriptors that the kernel's table has room for (proc(5), `FDSize`).
+    fn room() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn there_is_room_for_every_descriptor_before_one_is_opened() {
+        let wanted = 4096;
+        let limit = getrlimit(Resource::Nofile);
+        assert!(
+            limit.maximum.is_none_or(|maximum| maximum >= wanted as u64),
+            "this test needs a hard limit of {wanted} open files (ulimit -Hn)"
+        );
+        assert!(room() < wanted, "the table was that large before");
+        let allowed = make_room_for_descriptors();
+        assert!(room() >= allowed.min(ROOM), "{} of {allowed}", room());
+    }
 }

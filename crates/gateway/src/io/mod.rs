@@ -16,7 +16,7 @@ mod wireguard_socket;
 pub(crate) use addresses::own_ipv4_addresses;
 pub(crate) use echo_sockets::echo_available;
 pub(crate) use loop_handle::{Input, Inputs, LoopHandle, Snapshot};
-pub(crate) use memory::{keep_memory_elastic, raise_descriptor_limit};
+pub(crate) use memory::{keep_memory_elastic, make_room_for_descriptors};
 pub(crate) use packet_loop::{LoopParts, start};
 pub(crate) use raw::{Proof, RawPath, RawSockets, Unavailable};
 pub(crate) use wireguard_socket::WireGuardSocket;
