@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::lab::server_congestion;
 use crate::options::Options;
 use crate::scheduling;
 use crate::servers::Kind;
@@ -30,6 +31,13 @@ pub(crate) fn describe(options: &Options, tools: &Tools) -> Result<Vec<(String, 
         ),
         ("path", plan.path.describe().to_owned()),
         ("TCP of the ends", plan.congestion.clone()),
+        (
+            "TCP of a relaying server",
+            format!(
+                "{} towards the internet",
+                server_congestion(&plan.congestion)
+            ),
+        ),
         (
             "rounds",
             format!(

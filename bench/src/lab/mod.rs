@@ -49,6 +49,18 @@ pub(crate) struct Plan {
     pub(crate) congestion: String,
 }
 
+/// What the server's TCP uses towards the internet, should it have one: `wanted`, where a namespace
+/// may have it (ip-sysctl, `tcp_allowed_congestion_control`), or else reno, which all may have.
+pub(crate) fn server_congestion(wanted: &str) -> &str {
+    const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+    let allowed = std::fs::read_to_string(ALLOWED).unwrap_or_default();
+    if allowed.split_whitespace().any(|name| name == wanted) {
+        wanted
+    } else {
+        "reno"
+    }
+}
+
 /// The lab.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -74,7 +86,12 @@ impl Lab {
             .tempdir()?;
         make_public(directory.path())?;
         let (client, internet) = (Namespace::new("")?, Namespace::new("")?);
-        let server = Namespace::new("echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range")?;
+        // Of a system whose own is bbr, a relaying server would pay for timers.
+        let server = Namespace::new(&format!(
+            "echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
+             echo {} >/proc/sys/net/ipv4/tcp_congestion_control",
+            server_congestion(&plan.congestion)
+        ))?;
         // The threads of the cards are named after them, for the whole machine to see.
         let name = |end: &str| format!("pb{:x}{end}", std::process::id());
         let (of_client, inside) = (name("c"), name("s"));
