@@ -66,5 +66,5 @@ cargo build --release --locked -p popup-bench -p popup-gateway
 as_root target/release/popup-bench "$@" --tools target/release --tools "$peers" --tools "$tools/bin"
 case ${1-} in
 soak | report | --help) ;;
-*) target/release/popup-bench report --document docs/BENCHMARKS.md >/dev/null ;;
+*) target/release/popup-bench report --document docs/BENCHMARKS.md "$@" >/dev/null ;;
 esac
