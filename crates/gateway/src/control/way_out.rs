@@ -30,6 +30,8 @@ impl Prepared {
     /// Opens what `raw` mode needs, and gives up what the process does not need any more. To be
     /// called before there is another thread.
     pub(crate) fn new(settings: &Settings) -> std::io::Result<Self> {
+        // First: opening ports takes a thread where the process may open privileged ones.
+        let descriptors = io::make_room_for_descriptors();
         let raw = match settings.mode {
             Mode::Raw | Mode::Auto => Shard::all(settings.threads)
                 .map(|_| RawSockets::open())
@@ -45,7 +47,7 @@ impl Prepared {
         Ok(Self {
             raw,
             ports,
-            descriptors: io::make_room_for_descriptors(),
+            descriptors,
         })
     }
 }
