@@ -1,6 +1,6 @@
 //! What the process asks of the system once, at its start.
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Makes glibc map every large buffer by itself and give it back when it is freed.
@@ -32,10 +32,7 @@ const ROOM: usize = 65_536;
 pub(crate) fn make_room_for_descriptors() -> usize {
     let allowed = raise_descriptor_limit();
     let last = allowed.min(ROOM).saturating_sub(1);
-    let made = i32::try_from(last)
-        .map_err(|_| Errno::INVAL)
-        .and_then(|last| fcntl_dupfd_cloexec(std::io::stderr(), last));
-    if let Err(error) = made {
+    if let Err(error) = fcntl_dupfd_cloexec(std::io::stderr(), last as i32) {
         tracing::warn!("no room can be made for {last} open files: {error}");
     }
     allowed
